@@ -1,0 +1,127 @@
+// The facade: everything that a server needs of the engine.
+//
+// Thread-safe. Owns the tokenizer pool, the device workers and their budgets.
+// Submit() never blocks; each input's callback runs exactly once, on an engine
+// thread, or inline if the input is refused at once.
+//
+//   auto engine = Engine::Create(options, &observer);
+//   (*engine)->Submit({.text = "hello"}, {}, context, [](auto result) {...});
+#ifndef SVDSERVE_ENGINE_ENGINE_H_
+#define SVDSERVE_ENGINE_ENGINE_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/device/backend.h"
+#include "engine/model/model.h"
+#include "engine/observer.h"
+#include "engine/schedule/cancellation.h"
+#include "engine/text/tokenizer.h"
+
+namespace svdserve {
+
+// One input: a text, a pair of texts, or token ids (used as they are, special
+// tokens included; `type_ids` may be empty, meaning all zero).
+struct Input {
+  std::string text;
+  std::optional<std::string> pair;
+  std::vector<int32_t> ids;  // if not empty, text and pair are ignored
+  std::vector<uint8_t> type_ids;
+};
+
+struct InputOptions {
+  bool truncate = false;
+  TruncationSide side = TruncationSide::kRight;
+  std::string prompt;  // name of a prompt of the model; "" = its default
+  OutputOptions output;
+};
+
+struct RequestContext {
+  absl::Time deadline = absl::InfiniteFuture();
+  CancellationToken cancelled;  // default: never
+};
+
+struct InputResult {
+  std::vector<float> values;  // [dimensions] embedding, or [labels] logits
+  int tokens = 0;
+  uint64_t activation_bytes = 0;
+  uint64_t dense_activation_bytes = 0;
+  StageTimes times;
+};
+
+using InputCallback =
+    absl::AnyInvocable<void(absl::StatusOr<InputResult>) &&>;
+
+struct EngineOptions {
+  std::string model_directory;
+  BackendOptions backend;
+  int tokenizer_threads = 1;
+  uint64_t text_budget_bytes = 32 << 20;    // text that waits for tokenization
+  uint64_t queue_budget_bytes = 256 << 20;  // activation bytes that wait
+  int max_batch_tokens = 16384;
+  int max_batch_inputs = 512;
+  absl::Duration gather_window = absl::Milliseconds(1);
+};
+
+struct InputEstimate {
+  int tokens = 0;
+  uint64_t activation_bytes = 0;        // charge of this input alone
+  uint64_t fixed_bytes = 0;             // shared by a batch
+  uint64_t dense_activation_bytes = 0;
+  bool fits = false;                    // could ever run
+  bool admitted_now = false;            // the queue budget has room now
+  int longest_input = 0;                // tokens that would fit
+};
+
+// A snapshot for gauges and GetModelInfo.
+struct EngineGauges {
+  uint64_t arena_bytes = 0;          // the budget of what runs
+  uint64_t arena_in_use_bytes = 0;   // planned peak of the running batch
+  uint64_t arena_peak_bytes = 0;     // highest planned peak so far
+  uint64_t queue_budget_bytes = 0;   // the budget of what waits
+  uint64_t queue_reserved_bytes = 0;
+  uint64_t queue_peak_bytes = 0;
+  uint64_t text_budget_bytes = 0;
+  uint64_t text_reserved_bytes = 0;
+  int queued_inputs = 0;
+  bool healthy = true;
+};
+
+class Engine {
+ public:
+  virtual ~Engine() = default;
+
+  // Loads model and tokenizer, packs weights, warms up. Ready when it returns.
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(
+      const EngineOptions& options, Observer* observer);
+
+  // Refusals arrive through `done`: INVALID_ARGUMENT for what can never run,
+  // RESOURCE_EXHAUSTED (with a RefusalDetail, see schedule/refusal.h) for what
+  // does not fit now, UNAVAILABLE while draining.
+  virtual void Submit(Input input, InputOptions options, RequestContext context,
+                      InputCallback done) = 0;
+  virtual absl::StatusOr<InputEstimate> Estimate(
+      const Input& input, const InputOptions& options) const = 0;
+
+  // Refuses new inputs and waits until all accepted ones are finished. At
+  // `deadline` the rest is finished with UNAVAILABLE. Idempotent.
+  virtual void Drain(absl::Time deadline) = 0;
+
+  virtual EngineGauges Gauges() const = 0;
+  virtual const ModelConfig& model_config() const = 0;
+  virtual const ModelShape& model_shape() const = 0;
+  virtual const BackendInfo& backend_info() const = 0;
+  virtual uint64_t weight_bytes() const = 0;                   // as stored
+  virtual uint64_t dense_equivalent_weight_bytes() const = 0;  // if dense
+};
+
+}  // namespace svdserve
+
+#endif  // SVDSERVE_ENGINE_ENGINE_H_

@@ -1,0 +1,50 @@
+# One CMake target per folder. A target sees what it links and nothing else,
+# so an include against the direction of the architecture fails the build.
+
+# svdserve_library(NAME SRCS ... PUBLIC ... PRIVATE ...)
+function(svdserve_library name)
+  cmake_parse_arguments(ARG "" "" "SRCS;PUBLIC;PRIVATE" ${ARGN})
+  if(ARG_SRCS)
+    add_library(${name} STATIC ${ARG_SRCS})
+    target_include_directories(${name} PUBLIC ${PROJECT_SOURCE_DIR})
+    target_link_libraries(${name} PUBLIC ${ARG_PUBLIC} PRIVATE ${ARG_PRIVATE})
+    svdserve_compile_options(${name})
+  else()  # headers only
+    add_library(${name} INTERFACE)
+    target_include_directories(${name} INTERFACE ${PROJECT_SOURCE_DIR})
+    target_link_libraries(${name} INTERFACE ${ARG_PUBLIC} ${ARG_PRIVATE})
+  endif()
+endfunction()
+
+# svdserve_executable(NAME SRCS ... LINK ...)
+function(svdserve_executable name)
+  cmake_parse_arguments(ARG "" "" "SRCS;LINK" ${ARGN})
+  add_executable(${name} ${ARG_SRCS})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_link_libraries(${name} PRIVATE ${ARG_LINK})
+  svdserve_compile_options(${name})
+endfunction()
+
+# svdserve_test(NAME SRCS ... LINK ... [LABELS ...] [TIMEOUT seconds])
+function(svdserve_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SRCS;LINK;LABELS" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  svdserve_executable(${name} SRCS ${ARG_SRCS} LINK ${ARG_LINK} GTest::gmock_main)
+  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
+endfunction()
+
+function(svdserve_compile_options name)
+  target_compile_options(${name} PRIVATE
+    -Wall -Wextra -Wno-sign-compare
+    $<$<BOOL:${SVDSERVE_WERROR}>:-Werror>
+    $<$<CXX_COMPILER_ID:Clang>:-Wthread-safety>)
+  if(SVDSERVE_SANITIZE)
+    target_compile_options(${name} PRIVATE
+      -fsanitize=${SVDSERVE_SANITIZE} -fno-omit-frame-pointer
+      -fno-sanitize-recover=all)
+    target_link_options(${name} PUBLIC -fsanitize=${SVDSERVE_SANITIZE})
+  endif()
+endfunction()
