@@ -15,7 +15,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -23,6 +22,7 @@
 #include "engine/model/model.h"
 #include "engine/observer.h"
 #include "engine/schedule/cancellation.h"
+#include "engine/schedule/input_result.h"
 #include "engine/text/tokenizer.h"
 
 namespace svdserve {
@@ -46,18 +46,11 @@ struct InputOptions {
 struct RequestContext {
   absl::Time deadline = absl::InfiniteFuture();
   CancellationToken cancelled;  // default: never
+  // Inputs of one stream or one request share a flow. Flows share the device
+  // fairly, so that a lone query never waits behind a bulk stream's backlog.
+  // 0: this input is a flow of its own.
+  uint64_t flow = 0;
 };
-
-struct InputResult {
-  std::vector<float> values;  // [dimensions] embedding, or [labels] logits
-  int tokens = 0;
-  uint64_t activation_bytes = 0;
-  uint64_t dense_activation_bytes = 0;
-  StageTimes times;
-};
-
-using InputCallback =
-    absl::AnyInvocable<void(absl::StatusOr<InputResult>) &&>;
 
 struct EngineOptions {
   std::string model_directory;
@@ -72,20 +65,20 @@ struct EngineOptions {
 
 struct InputEstimate {
   int tokens = 0;
-  uint64_t activation_bytes = 0;        // charge of this input alone
-  uint64_t fixed_bytes = 0;             // shared by a batch
+  uint64_t activation_bytes = 0;  // charge of this input alone
+  uint64_t fixed_bytes = 0;       // shared by a batch
   uint64_t dense_activation_bytes = 0;
-  bool fits = false;                    // could ever run
-  bool admitted_now = false;            // the queue budget has room now
-  int longest_input = 0;                // tokens that would fit
+  bool fits = false;          // could ever run
+  bool admitted_now = false;  // the queue budget has room now
+  int longest_input = 0;      // tokens that would fit
 };
 
 // A snapshot for gauges and GetModelInfo.
 struct EngineGauges {
-  uint64_t arena_bytes = 0;          // the budget of what runs
-  uint64_t arena_in_use_bytes = 0;   // planned peak of the running batch
-  uint64_t arena_peak_bytes = 0;     // highest planned peak so far
-  uint64_t queue_budget_bytes = 0;   // the budget of what waits
+  uint64_t arena_bytes = 0;         // the budget of what runs
+  uint64_t arena_in_use_bytes = 0;  // planned peak of the running batch
+  uint64_t arena_peak_bytes = 0;    // highest planned peak so far
+  uint64_t queue_budget_bytes = 0;  // the budget of what waits
   uint64_t queue_reserved_bytes = 0;
   uint64_t queue_peak_bytes = 0;
   uint64_t text_budget_bytes = 0;
