@@ -1,0 +1,231 @@
+#!/usr/bin/env python3
+"""Checks the sources: format, include directions, headers, clang-tidy, shell.
+
+  tools/lint.py [CHECK...]   all checks, or the named ones
+
+Needs a configured and built build/release, for its compile commands and
+generated headers. Prints what it finds, then a line `passed|failed|skipped
+CHECK [reason]` a check; exits 1 if one failed. What passed is remembered by its
+contents in build/lint, so that only what changed is checked again.
+"""
+
+import concurrent.futures
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build/release"
+PASSED = ROOT / "build/lint"
+FOLDERS = ["server", "engine", "kernels", "tools", "tests"]
+
+# What a folder may include of ours, and what of others it must never see. The
+# first match by path counts.
+GENERATED = r"(svdserve/v1|google/rpc)/.*\.pb\.h"
+SERVING = r"grpc.*|google/protobuf/.*|yaml-cpp/.*|prometheus/.*|.*\.pb\.h"
+DIRECTIONS = [
+    # (folder, may include, never)
+    ("kernels/", r"kernels/", SERVING + r"|absl/.*|nlohmann/.*"),
+    ("engine/text/", r"engine/(text/|observer\.h)", SERVING),
+    ("engine/model/", r"engine/(text/|model/|observer\.h)", SERVING),
+    ("engine/plan/", r"engine/(model/|plan/)", SERVING),
+    ("engine/schedule/",
+     r"engine/(text/|model/|plan/|schedule/|device/backend\.h|observer\.h)",
+     SERVING),
+    ("engine/device/", r"engine/(model/|plan/|device/)|kernels/", SERVING),
+    ("engine/", r"engine/|kernels/", SERVING),
+    ("server/config", r"server/|engine/", r"grpc.*|prometheus/.*"),
+    ("server/", r"server/|engine/|" + GENERATED, r"yaml-cpp/.*"),
+    ("tools/", r"tools/|engine/|" + GENERATED, r"yaml-cpp/.*|prometheus/.*"),
+]
+INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
+
+
+class Skip(Exception):
+    """The check cannot run here; the message says why."""
+
+
+def sources(*suffixes):
+    found = []
+    for folder in FOLDERS:
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.suffix in suffixes and path.is_file():
+                found.append(path.relative_to(ROOT))
+    return found
+
+
+def includes(path):
+    return INCLUDE.findall((ROOT / path).read_text(encoding="utf-8"))
+
+
+def own_headers(path, seen=None):
+    """The headers of ours that `path` includes, directly or not."""
+    seen = set() if seen is None else seen
+    for _, name in includes(path):
+        header = pathlib.Path(name)
+        if header not in seen and (ROOT / header).is_file():
+            seen.add(header)
+            own_headers(header, seen)
+    return seen
+
+
+def fingerprint(path, *facts):
+    digest = hashlib.sha256(repr(facts).encode())
+    for file in [path, *sorted(own_headers(path))]:
+        digest.update(str(file).encode() + (ROOT / file).read_bytes())
+    return digest.hexdigest()
+
+
+def run(command):
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
+                          errors="replace", check=False)
+
+
+def check_each(check, jobs):
+    """Runs (path, command, fingerprint) jobs that have not passed before."""
+    PASSED.mkdir(parents=True, exist_ok=True)
+    todo = [job for job in jobs if not (PASSED / job[2]).exists()]
+    print(f"{check}: {len(jobs)} files, {len(todo)} of them new or changed",
+          flush=True)
+    good = True
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for job, result in zip(todo, pool.map(lambda j: run(j[1]), todo)):
+            if result.returncode == 0:
+                (PASSED / job[2]).touch()
+            else:
+                good = False
+                print(result.stdout + result.stderr, flush=True)
+    return good
+
+
+def compile_commands():
+    database = BUILD / "compile_commands.json"
+    if not database.exists():
+        raise Skip("no build/release; run `cmake --preset release`")
+    commands = {}
+    for entry in json.loads(database.read_text()):
+        path = pathlib.Path(entry["directory"], entry["file"]).resolve()
+        if path.is_relative_to(ROOT) and not path.is_relative_to(BUILD):
+            commands[path.relative_to(ROOT)] = entry["command"]
+    return commands
+
+
+def tool(name):
+    """The program of build/python, or else of the system."""
+    local = ROOT / "build/python/bin" / name
+    found = str(local) if local.exists() else shutil.which(name)
+    if not found:
+        raise Skip(f"{name} is not installed")
+    return found
+
+
+def check_format():
+    formatter = tool("clang-format")
+    version = run([formatter, "--version"]).stdout
+    if "version 14." not in version:
+        raise Skip(f"wants clang-format 14, not {version.strip()}")
+    files = [str(p) for p in sources(".h", ".cc", ".cu")]
+    result = run([formatter, "--dry-run", "--Werror", *files])
+    print(result.stderr, end="")
+    return result.returncode == 0
+
+
+def check_directions():
+    good = True
+    for path in sources(".h", ".cc", ".cu"):
+        for folder, may, never in DIRECTIONS:
+            if str(path).startswith(folder):
+                break
+        else:
+            continue
+        for quote, name in includes(path):
+            ours = quote == '"' and re.match(
+                "|".join(f + "/" for f in FOLDERS), name)
+            if (ours and not re.match(may, name)) or re.fullmatch(never, name):
+                print(f"{path} must not include {name}")
+                good = False
+    return good
+
+
+def check_headers():
+    """Every header compiles alone.
+
+    One that its own .cc includes first has been compiled alone by the build.
+    """
+    commands = compile_commands()
+    proven = set()
+    for path in commands:
+        names = [name for _, name in includes(path)]
+        if names and names[0] == str(path.with_suffix(".h")):
+            proven.add(pathlib.Path(names[0]))
+    compiler = shlex.split(next(iter(commands.values())))
+    if "ccache" in compiler[0]:
+        compiler = compiler[1:]
+    base = [compiler[0], "-std=c++20", "-fsyntax-only", "-Wall", "-Wextra",
+            "-Wno-pragma-once-outside-header", "-I", ".",
+            "-isystem", str(BUILD / "proto/gen"), "-x", "c++"]
+    jobs = []
+    for path in sources(".h"):
+        if path not in proven and not path.name.endswith(("-inl.h", ".cuh")):
+            command = [*base, str(path)]
+            jobs.append((path, command, fingerprint(path, command)))
+    return check_each("headers", jobs)
+
+
+def check_tidy():
+    program = tool("clang-tidy")
+    version = run([program, "--version"]).stdout
+    configs = [p.read_text() for p in sorted(ROOT.rglob(".clang-tidy"))
+               if "build" not in p.parts]
+    jobs = []
+    for path, command in sorted(compile_commands().items()):
+        key = fingerprint(path, version, configs, command)
+        jobs.append((path, [program, "--quiet", "-p", str(BUILD), str(path)],
+                     key))
+    return check_each("tidy", jobs)
+
+
+def check_shell():
+    program = tool("shellcheck")
+    scripts = [".ci/run"]
+    for path in [*(ROOT / "tools").iterdir(), *(ROOT / "tests").rglob("*.sh")]:
+        if path.is_file() and re.match(
+                rb"#!.*\b(ba)?sh\b|# shellcheck", path.read_bytes()[:200]):
+            scripts.append(str(path.relative_to(ROOT)))
+    # 2317: older ones take functions that are called by name for dead code.
+    result = run([program, "-x", "-e", "SC2317", *scripts])
+    print(result.stdout + result.stderr, end="")
+    return result.returncode == 0
+
+
+CHECKS = {
+    "format": check_format,
+    "directions": check_directions,
+    "headers": check_headers,
+    "tidy": check_tidy,
+    "shell": check_shell,
+}
+
+
+def main(names):
+    unknown = [name for name in names if name not in CHECKS]
+    if unknown:
+        sys.exit(f"no check named {unknown[0]}; there are: {', '.join(CHECKS)}")
+    lines = []
+    for name in names or CHECKS:
+        try:
+            lines.append(f"{'passed' if CHECKS[name]() else 'failed'} {name}")
+        except Skip as reason:
+            lines.append(f"skipped {name} ({reason})")
+    print("\n".join(lines))
+    sys.exit(any(line.startswith("failed") for line in lines))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
