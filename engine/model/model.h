@@ -6,7 +6,7 @@
 // the server runs cannot hurt it. FORMAT.md specifies the factored format.
 //
 //   absl::StatusOr<Model> model = LoadModel("models/minilm-r50");
-//   ModelShape shape = ShapeOf(*model);
+//   const ModelShape& shape = model->shape;
 #ifndef SVDSERVE_ENGINE_MODEL_MODEL_H_
 #define SVDSERVE_ENGINE_MODEL_MODEL_H_
 

@@ -28,6 +28,7 @@ struct ModelShape {
   int intermediate = 0;
   int vocab = 0;
   int max_positions = 0;
+  int type_vocab = 0;  // token type ids are below it
   int max_tokens = 0;  // longest input that is served, special tokens included
   Activation activation = Activation::kGelu;
   std::vector<LayerRanks> layers;

@@ -30,6 +30,7 @@ class Tensor {
   int64_t size() const;  // elements
   uint64_t byte_size() const { return size() * BytesOf(dtype_); }
   const std::byte* data() const { return bytes_.get(); }
+  const std::shared_ptr<const std::byte[]>& bytes() const { return bytes_; }
 
   std::vector<float> ToF32() const;  // exact widening
 

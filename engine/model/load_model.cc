@@ -1,0 +1,277 @@
+// LoadModel: configuration, then every weight that it implies, then nothing
+// that it does not.
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "engine/model/bert_config.h"
+#include "engine/model/checkpoint.h"
+#include "engine/model/model.h"
+#include "engine/model/modules.h"
+#include "engine/model/strict_json.h"
+
+namespace svdserve {
+namespace {
+
+// Fills Model parts from a checkpoint and remembers which tensors it used. The
+// first error is kept; the rest then returns empty tensors.
+class WeightLoader {
+ public:
+  explicit WeightLoader(const Checkpoint& checkpoint)
+      : checkpoint_(checkpoint) {}
+
+  Tensor Load(const std::string& name, const std::vector<int64_t>& shape) {
+    if (!status_.ok()) return Tensor();
+    absl::StatusOr<Tensor> tensor = checkpoint_.Load(name, shape);
+    if (!tensor.ok()) {
+      status_ = tensor.status();
+      return Tensor();
+    }
+    used_.insert(name);
+    return *std::move(tensor);
+  }
+
+  LayerNorm LoadNorm(const std::string& name, int width) {
+    return {.gamma = Load(name + ".weight", {width}),
+            .beta = Load(name + ".bias", {width})};
+  }
+
+  // NAME.weight, or NAME.U and NAME.V; NAME.bias.
+  Linear LoadLinear(const std::string& name, int in, int out,
+                    bool bias = true) {
+    Linear linear;
+    linear.in = in;
+    linear.out = out;
+    const std::string u = name + ".U";
+    const std::string v = name + ".V";
+    if (checkpoint_.Has(u) || checkpoint_.Has(v)) {
+      linear.rank = CheckFactors(name, u, v, in, out);
+      linear.u = Load(u, {in, linear.rank});
+      linear.v = Load(v, {linear.rank, out});
+    } else {
+      linear.weight = Load(name + ".weight", {out, in});
+    }
+    if (bias) linear.bias = Load(name + ".bias", {out});
+    return linear;
+  }
+
+  // Tensors that change what the encoder computes must all be used.
+  void RefuseUnused() {
+    for (const auto& [name, location] : checkpoint_.tensors()) {
+      if (!status_.ok()) return;
+      if (used_.contains(name) || Ignored(name)) continue;
+      status_ = checkpoint_.Error(name, "is not part of this architecture");
+    }
+  }
+
+  const absl::Status& status() const { return status_; }
+
+ private:
+  void Fail(absl::Status status) {
+    if (status_.ok()) status_ = std::move(status);
+  }
+
+  // The rank, which U and V must agree on.
+  int CheckFactors(const std::string& name, const std::string& u,
+                   const std::string& v, int in, int out) {
+    for (const std::string& factor : {u, v}) {
+      if (checkpoint_.Has(factor)) continue;
+      const std::string& other = factor == u ? v : u;
+      Fail(checkpoint_.Error(other,
+                             absl::StrCat("comes without \"", factor, "\"")));
+      return 0;
+    }
+    if (checkpoint_.Has(name + ".weight")) {
+      Fail(checkpoint_.Error(
+          u, "the same matrix is also stored dense, under .weight"));
+      return 0;
+    }
+    const std::vector<int64_t>& shape = checkpoint_.Entry(u).shape;
+    const int64_t most = std::min(in, out);
+    if (shape.size() != 2 || shape[1] < 1 || shape[1] > most) {
+      Fail(checkpoint_.Error(u, absl::StrCat("its shape must be [", in,
+                                             ", rank] with a rank "
+                                             "from 1 to ",
+                                             most)));
+      return 0;
+    }
+    return static_cast<int>(shape[1]);
+  }
+
+  // Buffers, and heads of other tasks.
+  static bool Ignored(std::string_view name) {
+    return name == "embeddings.position_ids" ||
+           name == "embeddings.token_type_ids" || name.starts_with("cls.") ||
+           name.starts_with("pooler.") || name.starts_with("classifier.");
+  }
+
+  const Checkpoint& checkpoint_;
+  std::set<std::string> used_;
+  absl::Status status_;
+};
+
+Embeddings LoadEmbeddings(const BertConfig& bert, WeightLoader& weights) {
+  const std::string name = "embeddings.";
+  return {.word = weights.Load(name + "word_embeddings.weight",
+                               {bert.vocab, bert.hidden}),
+          .position = weights.Load(name + "position_embeddings.weight",
+                                   {bert.max_positions, bert.hidden}),
+          .token_type = weights.Load(name + "token_type_embeddings.weight",
+                                     {bert.type_vocab, bert.hidden}),
+          .norm = weights.LoadNorm(name + "LayerNorm", bert.hidden)};
+}
+
+EncoderLayer LoadLayer(const BertConfig& bert, int index,
+                       WeightLoader& weights) {
+  const int d = bert.hidden;
+  const int ffn = bert.intermediate;
+  const std::string layer = absl::StrCat("encoder.layer.", index, ".");
+  const std::string attention = layer + "attention.";
+  return {
+      .query = weights.LoadLinear(attention + "self.query", d, d),
+      .key = weights.LoadLinear(attention + "self.key", d, d),
+      .value = weights.LoadLinear(attention + "self.value", d, d),
+      .attention_output = weights.LoadLinear(attention + "output.dense", d, d),
+      .attention_norm = weights.LoadNorm(attention + "output.LayerNorm", d),
+      .ffn_in = weights.LoadLinear(layer + "intermediate.dense", d, ffn),
+      .ffn_out = weights.LoadLinear(layer + "output.dense", ffn, d),
+      .ffn_norm = weights.LoadNorm(layer + "output.LayerNorm", d),
+  };
+}
+
+LayerRanks RanksOf(const EncoderLayer& layer) {
+  return {.query = layer.query.rank,
+          .key = layer.key.rank,
+          .value = layer.value.rank,
+          .attention_output = layer.attention_output.rank,
+          .ffn_in = layer.ffn_in.rank,
+          .ffn_out = layer.ffn_out.rank};
+}
+
+// BERT's pooler and classifier, for BertForSequenceClassification.
+std::vector<HeadLayer> LoadClassifier(const BertConfig& bert,
+                                      WeightLoader& weights) {
+  const int labels = static_cast<int>(bert.labels.size());
+  return {
+      {.linear = weights.LoadLinear("pooler.dense", bert.hidden, bert.hidden),
+       .activation = HeadActivation::kTanh},
+      {.linear = weights.LoadLinear("classifier", bert.hidden, labels),
+       .activation = HeadActivation::kIdentity}};
+}
+
+// The Dense modules of sentence-transformers, each from files of its own.
+absl::StatusOr<std::vector<HeadLayer>> LoadDenseModules(
+    const std::vector<DenseModule>& modules) {
+  std::vector<HeadLayer> head;
+  for (const DenseModule& module : modules) {
+    absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(module.directory);
+    if (!checkpoint.ok()) return checkpoint.status();
+    WeightLoader weights(*checkpoint);
+    head.push_back({.linear = weights.LoadLinear("linear", module.in,
+                                                 module.out, module.bias),
+                    .activation = module.activation});
+    weights.RefuseUnused();
+    if (!weights.status().ok()) return weights.status();
+  }
+  return head;
+}
+
+// "models/minilm/" -> "minilm".
+std::string NameOf(const std::string& directory) {
+  std::filesystem::path path =
+      std::filesystem::path(directory).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();
+  return path.filename().string();
+}
+
+absl::StatusOr<ModelConfig> MakeConfig(const std::string& directory,
+                                       const BertConfig& bert,
+                                       const SentenceModules& modules) {
+  const std::string list = JoinPath(directory, "modules.json");
+  const bool classifier = bert.task == Task::kClassification;
+  if (modules.listed && !classifier && modules.transformer_only) {
+    return absl::UnimplementedError(absl::StrCat(
+        list, ": has no Pooling module; token embeddings are not served"));
+  }
+  ModelConfig config;
+  config.name = NameOf(directory);
+  // With a Pooling module it embeds, whatever head it was trained with.
+  config.task = modules.listed && !modules.transformer_only ? Task::kEmbedding
+                                                            : bert.task;
+  config.pooling =
+      config.task == Task::kClassification ? Pooling::kCls : modules.pooling;
+  config.normalize = modules.normalize;
+  config.max_tokens = std::min(bert.max_positions,
+                               modules.max_tokens.value_or(bert.max_positions));
+  config.layer_norm_eps = bert.layer_norm_eps;
+  if (config.task == Task::kClassification) config.labels = bert.labels;
+  config.prompts = modules.prompts;
+  config.default_prompt = modules.default_prompt;
+  return config;
+}
+
+ModelShape ShapeFrom(const BertConfig& bert, const Model& model) {
+  ModelShape shape;
+  shape.hidden = bert.hidden;
+  shape.heads = bert.heads;
+  shape.head_dim = bert.hidden / bert.heads;
+  shape.intermediate = bert.intermediate;
+  shape.vocab = bert.vocab;
+  shape.max_positions = bert.max_positions;
+  shape.type_vocab = bert.type_vocab;
+  shape.max_tokens = model.config.max_tokens;
+  shape.activation = bert.activation;
+  for (const EncoderLayer& layer : model.layers) {
+    shape.layers.push_back(RanksOf(layer));
+  }
+  for (const HeadLayer& head : model.head) {
+    shape.head_widths.push_back(head.linear.out);
+  }
+  return shape;
+}
+
+}  // namespace
+
+absl::StatusOr<Model> LoadModel(const std::string& directory) {
+  const std::string config_path = JoinPath(directory, "config.json");
+  absl::StatusOr<nlohmann::json> json = ReadStrictJson(config_path);
+  if (!json.ok()) return json.status();
+  absl::StatusOr<BertConfig> bert = ParseBertConfig(*json, config_path);
+  if (!bert.ok()) return bert.status();
+  absl::StatusOr<SentenceModules> modules =
+      ReadSentenceModules(directory, bert->hidden);
+  if (!modules.ok()) return modules.status();
+  absl::StatusOr<ModelConfig> config = MakeConfig(directory, *bert, *modules);
+  if (!config.ok()) return config.status();
+  absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(directory);
+  if (!checkpoint.ok()) return checkpoint.status();
+
+  Model model;
+  model.config = *std::move(config);
+  WeightLoader weights(*checkpoint);
+  model.embeddings = LoadEmbeddings(*bert, weights);
+  for (int i = 0; i < bert->layers && weights.status().ok(); ++i) {
+    model.layers.push_back(LoadLayer(*bert, i, weights));
+  }
+  if (model.config.task == Task::kClassification) {
+    model.head = LoadClassifier(*bert, weights);
+  } else {
+    absl::StatusOr<std::vector<HeadLayer>> head =
+        LoadDenseModules(modules->dense);
+    if (!head.ok()) return head.status();
+    model.head = *std::move(head);
+  }
+  weights.RefuseUnused();
+  if (!weights.status().ok()) return weights.status();
+  model.shape = ShapeFrom(*bert, model);
+  return model;
+}
+
+}  // namespace svdserve
