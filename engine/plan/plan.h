@@ -5,7 +5,7 @@
 // use comes from here. A backend executes exactly the plan, inside an arena of
 // at least `peak_bytes`.
 //
-//   Planner planner(shape, {.element_bytes = 4, .threads = 2}, arena_bytes);
+//   Planner planner(shape, backend->target(), arena_bytes);
 //   absl::StatusOr<Plan> plan = planner.MakePlan({.tokens = 8192, ...});
 #ifndef SVDSERVE_ENGINE_PLAN_PLAN_H_
 #define SVDSERVE_ENGINE_PLAN_PLAN_H_
@@ -29,41 +29,69 @@ struct BatchShape {
 
 // Facts of the backend that shape a plan.
 struct PlanTarget {
-  int element_bytes = 4;  // of activations: 4 (fp32) or 2 (bf16)
-  int threads = 1;        // workspaces that are in use side by side
-  int row_tile = 16;      // rows of one matmul call; tails are padded to it
+  int element_bytes = 4;    // of activations: 4 (fp32) or 2 (bf16)
+  int threads = 1;          // workers that run side by side
+  int row_tile = 16;        // rows of one matmul call; tails are padded to it
+  int heads_per_panel = 1;  // heads whose Q (K, V) columns come together
+  uint64_t kernel_scratch_bytes = 0;  // what kernels need, for each worker
 };
 
-// A named range of the arena. Buffers whose lifetimes do not meet may overlap.
+// What a buffer holds. One step has at most one buffer of a role.
+enum class Role {
+  kKernelScratch,  // [threads] scratch of single kernel calls
+  kIds,            // [tokens] int32
+  kTypeIds,        // [tokens] uint8
+  kOffsets,        // [sequences + 1] int32, where each sequence starts
+  kHidden,         // [tokens, hidden] the residual stream, updated in place
+  kFactors,        // [rows, ranks] x·U of the factored matrices of a phase
+  kQkv,            // [3, heads of the group, rows, head_dim]
+  kContext,        // [rows, heads * head_dim] attention's output
+  kNarrow,         // [rows, rank] x·U of the output projection
+  kInner,          // [rows, intermediate] the activated FFN intermediate
+  kUpdate,         // [rows, hidden] fp32, to be added to the residual stream
+  kPooled,         // [sequences, width] fp32, what the head step reads
+  kOutput,         // [sequences, width] fp32
+};
+const char* RoleName(Role role);
+
+// A range of the arena. Buffers whose lifetimes do not meet overlap. Chunks
+// that run side by side have one copy each, `lane_stride` apart.
 struct Buffer {
-  std::string name;
-  uint64_t offset = 0;  // bytes, 64-byte aligned
-  uint64_t bytes = 0;
+  Role role = Role::kHidden;
+  uint64_t offset = 0;  // bytes, 64-byte aligned; of lane 0
+  uint64_t bytes = 0;   // of one lane
+  int lanes = 1;
+  uint64_t lane_stride = 0;
+  uint64_t end() const { return offset + (lanes - 1) * lane_stride + bytes; }
+  friend bool operator==(const Buffer&, const Buffer&) = default;
 };
 
 enum class StepKind { kEmbed, kAttention, kFeedForward, kPool, kHead };
 // How a step runs its matrices.
-enum class Way { kNone, kFactoredFused, kDense };
+enum class Way { kNone, kFactoredFused, kDense, kMixed };
 
 // One step; the indices point into Plan::buffers.
 struct Step {
   StepKind kind = StepKind::kEmbed;
   Way way = Way::kNone;
   int layer = -1;
+  int lanes = 1;            // chunks side by side; 1: all workers share one
   int rows_per_chunk = 0;   // tokens whose intermediates exist at once
   int heads_per_group = 0;  // heads whose K and V exist at once
-  std::vector<int> reads;
-  std::vector<int> writes;
-  std::vector<int> scratch;
+  std::vector<int> reads = {};
+  std::vector<int> writes = {};
+  std::vector<int> scratch = {};
 };
 
 struct Plan {
   BatchShape shape;  // rounded up to its bucket
   std::vector<Buffer> buffers;
   std::vector<Step> steps;
-  uint64_t peak_bytes = 0;  // max over buffers of offset + bytes
+  uint64_t peak_bytes = 0;  // max over buffers of end()
   double predicted_seconds = 0;
 
+  // The step's buffer of this role, or null if the step has none.
+  const Buffer* Find(const Step& step, Role role) const;
   std::string ToString() const;  // one line a step, one line a buffer
 };
 
@@ -96,27 +124,65 @@ class CostFunction {
   uint64_t bytes_per_input_ = 0;
 };
 
+// The sizes of one step's chunks, and how many run side by side.
+struct Chunking {
+  int lanes = 1;
+  int rows = 0;   // a multiple of the row tile
+  int heads = 0;  // attention: heads of a group; feed-forward: 0
+  friend bool operator==(const Chunking&, const Chunking&) = default;
+};
+
+// A batch rounded up to the bucket whose plan serves it.
+BatchShape BucketOf(const BatchShape& shape);
+
 // Immutable after construction; thread-safe.
+//
+// At construction the planner decides how much of the arena the chunks may use:
+// what full speed needs, but no more than half, and always as much as the
+// smallest chunks need. This is the largest part of the cost function's fixed
+// bytes. The rest is for the batch itself, by the byte.
 class Planner {
  public:
   Planner(ModelShape shape, PlanTarget target, uint64_t arena_bytes);
 
-  // The fastest plan whose peak fits into the arena. INVALID_ARGUMENT if even
-  // the smallest chunks do not fit: the message names needed and allowed bytes.
+  // The fastest plan whose peak fits into the arena, for the bucket of `shape`.
+  // Every batch whose charges and fixed bytes fit into the arena has a plan.
+  // INVALID_ARGUMENT if even the smallest chunks do not fit: the message names
+  // needed and allowed bytes.
   absl::StatusOr<Plan> MakePlan(const BatchShape& shape) const;
+
+  // The plan with these chunk sizes in every layer, whatever the arena: for
+  // tests and for measuring the cost table.
+  Plan MakePlanWith(const BatchShape& shape, const Chunking& attention,
+                    const Chunking& feed_forward) const;
 
   const CostFunction& cost() const { return cost_; }
   uint64_t arena_bytes() const { return arena_bytes_; }
   // The least arena in which an input of the model's max_tokens runs.
   uint64_t MinimumArenaBytes() const;
+  // An arena for batches of `tokens` tokens in up to `sequences` inputs at full
+  // speed.
+  uint64_t ArenaBytesFor(int tokens, int sequences) const;
   // What an ordinary dense forward of this model needs for `tokens` tokens:
   // ten hidden-wide rows a token (PyTorch eager with SDPA; see README).
   uint64_t DenseBytes(int tokens) const;
 
  private:
+  absl::Status Validate(const BatchShape& shape) const;
+  // The fastest chunks whose buffers fit into `scratch_bytes`.
+  Chunking BestAttention(const LayerRanks& ranks, const BatchShape& shape,
+                         uint64_t scratch_bytes) const;
+  Chunking BestFeedForward(const LayerRanks& ranks, const BatchShape& shape,
+                           uint64_t scratch_bytes) const;
+  // Bytes of chunk buffers: the most that any layer needs.
+  uint64_t SmallestScratch(int max_tokens) const;
+  uint64_t FullSpeedScratch() const;
+  CostFunction CostWith(uint64_t scratch_bytes) const;
+
   ModelShape shape_;
   PlanTarget target_;
   uint64_t arena_bytes_;
+  uint64_t scratch_budget_ = 0;
   CostFunction cost_;
 };
 

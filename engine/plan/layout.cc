@@ -1,0 +1,83 @@
+#include "engine/plan/layout.h"
+
+#include <algorithm>
+
+namespace svdserve {
+namespace {
+
+// Lays buffers one after another, from wherever it is told to go on.
+class LaneBuilder {
+ public:
+  explicit LaneBuilder(int rows) : rows_(rows) {}
+
+  // [rows, columns] at `offset`; returns where it ends.
+  uint64_t Place(Role role, uint64_t offset, uint64_t columns,
+                 int bytes_per_value) {
+    if (columns == 0) return offset;
+    const uint64_t bytes = rows_ * columns * bytes_per_value;
+    layout_.buffers.push_back({.role = role, .offset = offset, .bytes = bytes});
+    const uint64_t end = AlignUp(offset + bytes, kBufferAlignment);
+    layout_.bytes = std::max(layout_.bytes, end);
+    return end;
+  }
+  LaneLayout Finish() { return std::move(layout_); }
+
+ private:
+  uint64_t rows_;
+  LaneLayout layout_;
+};
+
+constexpr int kUpdateBytes = 4;  // sums stay fp32 until they are normalised
+
+}  // namespace
+
+//   context | factors | qkv       while attention runs
+//   context | narrow | update     while its output is projected
+LaneLayout AttentionLane(const ModelShape& shape, const PlanTarget& target,
+                         const LayerRanks& ranks, const Chunking& chunking) {
+  const int element = target.element_bytes;
+  const uint64_t width = shape.heads * shape.head_dim;
+  LaneBuilder lane(chunking.rows);
+  const uint64_t shared = lane.Place(Role::kContext, 0, width, element);
+  const uint64_t qkv = lane.Place(
+      Role::kFactors, shared, ranks.query + ranks.key + ranks.value, element);
+  lane.Place(Role::kQkv, qkv, 3 * chunking.heads * shape.head_dim, element);
+  const uint64_t update =
+      lane.Place(Role::kNarrow, shared, ranks.attention_output, element);
+  lane.Place(Role::kUpdate, update, shape.hidden, kUpdateBytes);
+  return lane.Finish();
+}
+
+// Both matrices factored (the factors of the second replace those of the
+// first, which are dead by then; the update replaces the intermediate):
+//   factors | inner     x·U1, then act(factors·V1)
+//   narrow  | inner     inner·U2
+//   narrow  | update    narrow·V2
+// A dense second matrix reads the intermediate while it writes the update, so
+// the update takes the place of the factors.
+LaneLayout FeedForwardLane(const ModelShape& shape, const PlanTarget& target,
+                           const LayerRanks& ranks, const Chunking& chunking) {
+  const int element = target.element_bytes;
+  const bool dense_out = ranks.ffn_out == 0;
+  LaneBuilder lane(chunking.rows);
+  uint64_t inner = lane.Place(Role::kFactors, 0, ranks.ffn_in, element);
+  inner = std::max(inner, lane.Place(Role::kNarrow, 0, ranks.ffn_out, element));
+  if (dense_out) {
+    inner = std::max(inner,
+                     lane.Place(Role::kUpdate, 0, shape.hidden, kUpdateBytes));
+  } else {
+    lane.Place(Role::kUpdate, inner, shape.hidden, kUpdateBytes);
+  }
+  lane.Place(Role::kInner, inner, shape.intermediate, element);
+  return lane.Finish();
+}
+
+uint64_t KernelScratchStride(const PlanTarget& target) {
+  return AlignUp(target.kernel_scratch_bytes, kBufferAlignment);
+}
+
+uint64_t KernelScratchBytes(const PlanTarget& target) {
+  return target.threads * KernelScratchStride(target);
+}
+
+}  // namespace svdserve
