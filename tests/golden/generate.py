@@ -1,0 +1,342 @@
+#!/usr/bin/env python3
+"""Writes small random models and what Hugging Face computes with them.
+
+    pip install torch transformers sentence-transformers safetensors
+    python3 tests/golden/generate.py            # into tests/golden/models
+
+Each model is a complete directory as its library saves it (configuration,
+weights, tokenizer) plus golden.json: token ids and the output that transformers
+or sentence-transformers gives in float64 from the weights as stored, so that
+what is left to explain in a comparison is the error of the other side.
+"""
+
+import json
+import pathlib
+import shutil
+import string
+
+import numpy
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import (
+    Dense, Normalize, Pooling, Transformer)
+from transformers import (
+    BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast)
+
+OUT = pathlib.Path(__file__).parent / "models"
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = ("the a of low rank matrix serves text query document small model "
+         "river bank money ##s ##ing ##ed").split()
+VOCAB = (SPECIAL + list(string.ascii_lowercase) + list(string.digits)
+         + list(".,:!?-") + WORDS + ["##" + c for c in string.ascii_lowercase])
+POSITIONS = 80
+LENGTHS = [1, 2, 3, 7, 16, 17, 33, 64, POSITIONS]
+TEXTS = [("the small model serves text", None),
+         ("Money in the river bank?", None),
+         ("query: low rank", "A document of matrix 42!"),
+         ("x", "the rivers of text banking: serving, serves")]
+
+
+def make_config(**options):
+    sizes = dict(vocab_size=len(VOCAB), hidden_size=64, num_hidden_layers=2,
+                 num_attention_heads=2, intermediate_size=96,
+                 max_position_embeddings=POSITIONS)
+    return BertConfig(**{**sizes, **options})
+
+
+def randomize(module, seed):
+    """Weights that make every part matter: attention far from uniform, LayerNorm
+    far from identity, every bias used."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in sorted(module.named_parameters()):
+            noise = torch.randn(p.shape, generator=generator)
+            if "LayerNorm.weight" in name:
+                p.copy_(1 + 0.2 * noise)
+            elif p.ndim == 1:
+                p.copy_(0.2 * noise)
+            elif "embeddings" in name:
+                p.copy_(0.5 * noise)
+            else:
+                p.copy_(1.3 * noise / p.shape[1] ** 0.5)
+
+
+def save_tokenizer(folder):
+    (folder / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
+    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"),
+                                  model_max_length=POSITIONS)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def factor(weight, rank):
+    """[out, in] -> U [in, rank], V [rank, out]."""
+    u, s, vt = torch.linalg.svd(weight.T.double(), full_matrices=False)
+    root = s[:rank].sqrt()
+    return u[:, :rank] * root, root[:, None] * vt[:rank]
+
+
+def factored(tensors, ranks):
+    """Replaces NAME.weight by NAME.U and NAME.V for (suffix of NAME, rank)."""
+    result = {}
+    for name, weight in tensors.items():
+        rank = next((r for n, r in ranks.items() if name.endswith(n + ".weight")),
+                    None)
+        if rank is None:
+            result[name] = weight
+            continue
+        u, v = factor(weight, rank)
+        base = name.removesuffix("weight")
+        result[base + "U"], result[base + "V"] = u.contiguous(), v.contiguous()
+    return result
+
+
+def stored_as_dense(tensors):
+    """What a dense implementation needs to compute the same, in float64."""
+    result = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.double() if tensor.is_floating_point() else tensor
+        if name.endswith(".U"):
+            v = tensors[name[:-1] + "V"].double()
+            result[name[:-1] + "weight"] = (tensor @ v).T.contiguous()
+        elif not name.endswith(".V"):
+            result[name] = tensor
+    return result
+
+
+def legacy_names(tensors):
+    """As TensorFlow checkpoints were once converted."""
+    result = {}
+    for name, tensor in tensors.items():
+        name = name.replace("LayerNorm.weight", "LayerNorm.gamma")
+        result["bert." + name.replace("LayerNorm.bias", "LayerNorm.beta")] = tensor
+    result["bert.embeddings.position_ids"] = torch.arange(POSITIONS)[None]
+    return result
+
+
+def random_inputs(seed, limit):
+    generator = numpy.random.default_rng(seed)
+    for length in LENGTHS:
+        if length > limit:
+            break
+        ids = generator.integers(0, len(VOCAB), length)
+        second = int(generator.integers(0, length + 1))  # zeros, then ones
+        yield {"ids": ids.tolist(),
+               "type_ids": [0] * second + [1] * (length - second)}
+
+
+def text_inputs(tokenizer, prompts, pairs):
+    for text, pair in TEXTS:
+        if pair is not None and not pairs:
+            continue  # sentence-transformers embeds single texts
+        for prompt, prefix in (prompts or {"": ""}).items():
+            encoding = tokenizer(prefix + text, pair)
+            item = {"text": text, "ids": encoding["input_ids"],
+                    "type_ids": encoding["token_type_ids"]}
+            if pair is not None:
+                item["pair"] = pair
+            if prompt:
+                item["prompt"] = prompt
+            yield item
+
+
+def as_batch(item):
+    ids = torch.tensor([item["ids"]])
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids),
+            "token_type_ids": torch.tensor([item["type_ids"]])}
+
+
+def round_output(row):
+    return [float(f"{x:.9g}") for x in row.tolist()]
+
+
+def write_golden(folder, seed, forward, tokenizer, prompts=None, pairs=True,
+                 limit=POSITIONS):
+    items = [*random_inputs(seed, limit),
+             *text_inputs(tokenizer, prompts or {}, pairs)]
+    for item in items:
+        with torch.no_grad():
+            item["output"] = round_output(forward(item)[0])
+    lines = ",\n".join(json.dumps(item) for item in items)
+    (folder / "golden.json").write_text(f'{{"inputs": [\n{lines}\n]}}\n')
+
+
+def fresh(name):
+    folder = OUT / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def store(folder, tensors, dtype, shards=1, metadata=None):
+    """Replaces the folder's weights by these, cast to `dtype`."""
+    tensors = {n: (t.to(dtype) if t.is_floating_point() else t).contiguous()
+               for n, t in tensors.items()}
+    metadata = {"format": "pt", **(metadata or {})}
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    if shards == 1:
+        save_file(tensors, folder / "model.safetensors", metadata)
+        return tensors
+    weight_map = {}
+    for shard in range(shards):
+        name = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
+        part = {n: t for i, (n, t) in enumerate(sorted(tensors.items()))
+                if i % shards == shard}
+        save_file(part, folder / name, metadata)
+        weight_map |= dict.fromkeys(part, name)
+    index = {"metadata": {"total_size": 0}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
+    return tensors
+
+
+def encoder(name, seed, dtype=torch.float32, ranks=None, legacy=False, shards=1,
+            **options):
+    """A BertModel directory; returns folder, tokenizer and the float64 model
+    with the weights as they were stored."""
+    folder = fresh(name)
+    model = BertModel(make_config(**options), add_pooling_layer=False)
+    randomize(model, seed)
+    tokenizer = save_tokenizer(folder)
+    model.save_pretrained(folder)
+    tensors = factored(model.state_dict(), ranks or {})
+    metadata = {"svdserve.format": "1"} if ranks else None
+    stored = store(folder, legacy_names(tensors) if legacy else tensors, dtype,
+                   shards, metadata)
+    exact = {n: stored["bert." + n.replace("LayerNorm.weight", "LayerNorm.gamma")
+                       .replace("LayerNorm.bias", "LayerNorm.beta")]
+             for n in tensors} if legacy else stored
+    model = model.double().eval()
+    model.load_state_dict(stored_as_dense(exact))
+    return folder, tokenizer, model
+
+
+def plain_encoder(name, seed, **options):
+    """No modules.json: mean pooling, as sentence-transformers would add."""
+    folder, tokenizer, model = encoder(name, seed, **options)
+    write_golden(
+        folder, seed,
+        lambda item: model(**as_batch(item)).last_hidden_state.mean(dim=1),
+        tokenizer)
+
+
+def sentence_model(name, seed, pooling, dense=(), normalize=False, prompts=None,
+                   default_prompt=None, max_seq_length=None, old_files=False,
+                   dense_ranks=None, **options):
+    """Saved by sentence-transformers itself, then its weights replaced."""
+    folder, tokenizer, bert = encoder(name, seed, **options)
+    weights = {f.name: f.read_bytes() for f in folder.glob("model*")}
+    width = bert.config.hidden_size
+    scratch = OUT / "scratch"
+    shutil.copytree(folder, scratch)
+    BertModel(bert.config, add_pooling_layer=False).save_pretrained(scratch)
+    modules = [Transformer(str(scratch), max_seq_length=max_seq_length),
+               Pooling(width, pooling)]
+    for i, (out, activation) in enumerate(dense):
+        layer = Dense(width, out, bias=i == 0, activation_function=activation)
+        randomize(layer, seed + 1 + i)
+        modules.append(layer)
+        width = out
+    if normalize:
+        modules.append(Normalize())
+    model = SentenceTransformer(modules=modules, prompts=prompts,
+                                default_prompt_name=default_prompt, device="cpu")
+    model.save(str(folder), create_model_card=False)
+    shutil.rmtree(scratch)
+    (folder / "model.safetensors").unlink()
+    for file, content in weights.items():
+        (folder / file).write_bytes(content)
+    if old_files:
+        write_old_files(folder, pooling, max_seq_length)
+    model = model.double().eval()
+    missing, unexpected = model[0].model.load_state_dict(bert.state_dict(),
+                                                         strict=False)
+    assert not unexpected and all("pooler" in name for name in missing)
+    write_golden(folder, seed,
+                 lambda item: model(as_batch(item))["sentence_embedding"],
+                 tokenizer, prompts, pairs=False,
+                 limit=max_seq_length or POSITIONS)
+
+
+def write_old_files(folder, pooling, max_seq_length):
+    """As sentence-transformers 2 spelled modules, pooling and length."""
+    modules = json.loads((folder / "modules.json").read_text())
+    for module in modules:
+        module["type"] = ("sentence_transformers.models."
+                          + module["type"].rsplit(".", 1)[1])
+    (folder / "modules.json").write_text(json.dumps(modules, indent=2))
+    flags = {f"pooling_mode_{mode}": mode.rpartition("_")[0] == pooling
+             for mode in ["cls_token", "mean_tokens", "max_tokens",
+                          "mean_sqrt_len_tokens"]}
+    (folder / "1_Pooling" / "config.json").write_text(
+        json.dumps({"word_embedding_dimension": 64, **flags}, indent=2))
+    (folder / "sentence_bert_config.json").write_text(
+        json.dumps({"max_seq_length": max_seq_length, "do_lower_case": False}))
+    shutil.rmtree(folder / "3_Normalize", ignore_errors=True)
+
+
+def classifier(name, seed, labels, dtype=torch.float32, ranks=None, **options):
+    folder = fresh(name)
+    config = make_config(id2label=dict(enumerate(labels)),
+                         label2id={n: i for i, n in enumerate(labels)}, **options)
+    model = BertForSequenceClassification(config)
+    randomize(model, seed)
+    tokenizer = save_tokenizer(folder)
+    model.save_pretrained(folder)
+    stored = store(folder, factored(model.state_dict(), ranks or {}), dtype,
+                   metadata={"svdserve.format": "1"} if ranks else None)
+    model = model.double().eval()
+    model.load_state_dict(stored_as_dense(stored))
+    write_golden(folder, seed, lambda item: model(**as_batch(item)).logits,
+                 tokenizer)
+
+
+EVERY = {"attention.self.query": 13, "attention.self.key": 16,
+         "attention.self.value": 24, "attention.output.dense": 20,
+         "intermediate.dense": 25, "layer.0.output.dense": 32,
+         "layer.1.output.dense": 7}
+SOME = {"layer.0.attention.self.query": 16, "layer.0.attention.self.key": 16,
+        "layer.0.attention.self.value": 16,
+        "layer.0.attention.output.dense": 16,
+        "layer.0.intermediate.dense": 19, "layer.1.attention.self.key": 8,
+        "layer.1.output.dense": 21}
+
+
+def main():
+    torch.manual_seed(0)
+    OUT.mkdir(exist_ok=True)
+    f16, bf16 = torch.float16, torch.bfloat16
+    identity = torch.nn.Identity()
+    sentence_model("mean_normalize", 1, "mean", normalize=True,
+                   prompts={"query": "query: ", "passage": "text: ",
+                            "document": ""},
+                   default_prompt="query", max_seq_length=64)
+    sentence_model("cls_head64", 2, "cls", num_attention_heads=1,
+                   hidden_act="gelu_new", layer_norm_eps=1e-5)
+    sentence_model("max_dense", 3, "max", normalize=True, hidden_act="relu",
+                   dense=[(32, torch.nn.Tanh()), (24, identity)])
+    sentence_model("mean_old_files", 4, "mean", normalize=True,
+                   max_seq_length=48, old_files=True, legacy=True,
+                   num_hidden_layers=1)
+    plain_encoder("plain_f16", 5, dtype=f16)
+    plain_encoder("head64_bf16", 6, dtype=bf16, hidden_size=128,
+                  intermediate_size=160, num_hidden_layers=1)
+    plain_encoder("sharded_head16", 7, dtype=f16, num_attention_heads=4,
+                  num_hidden_layers=1, shards=2)
+    plain_encoder("head128_f16", 8, dtype=f16, hidden_size=128,
+                  num_attention_heads=1, num_hidden_layers=1,
+                  intermediate_size=64)
+    classifier("rerank_1_label", 9, ["relevance"])
+    classifier("classify_2_labels_f16", 10, ["NEGATIVE", "POSITIVE"], dtype=f16,
+               hidden_act="gelu_pytorch_tanh")
+    classifier("classify_5_labels_bf16", 11, ["A", "B", "C", "D", "E"],
+               dtype=bf16, hidden_act="relu")
+    sentence_model("factored", 12, "mean", normalize=True, ranks=EVERY)
+    sentence_model("mixed_bf16", 13, "cls", ranks=SOME, dtype=bf16,
+                   dense=[(48, torch.nn.GELU())])
+    classifier("classify_factored", 14, ["no", "maybe", "yes"], dtype=f16,
+               ranks={**EVERY, "pooler.dense": 9}, hidden_act="gelu_new")
+
+
+if __name__ == "__main__":
+    main()
