@@ -6,8 +6,9 @@
 // computed in, nor on the thread. For many rows take the panel as the outer
 // loop, so that its weights stay in the cache.
 //
-// Buffers must be addressable up to a multiple of kRowTile rows: Run() reads
-// and writes such pad rows, and what they hold never reaches other rows.
+// x must be addressable up to a multiple of kRowTile rows: Run() reads such pad
+// rows, and what they hold never reaches other rows. y is written in `rows`
+// only.
 //
 // Immutable after Create(), except for one context per worker: Run() may be
 // called by several threads with different `worker` and `scratch`. It starts no
@@ -15,7 +16,9 @@
 //
 //   std::unique_ptr<PackedMatmul> matmul;
 //   KernelStatus status = PackedMatmul::Create({.in = 384, ...}, &matmul);
-//   matmul->Run(worker, panel, rows, x, y + matmul->PanelBegin(panel), scratch)
+//   matmul->Run(worker, panel, rows, x, y + matmul->PanelBegin(panel),
+//   y_stride,
+//               scratch);
 #ifndef SVDSERVE_KERNELS_PACKED_MATMUL_H_
 #define SVDSERVE_KERNELS_PACKED_MATMUL_H_
 
@@ -24,12 +27,10 @@
 #include <memory>
 
 #include "kernels/data_type.h"
+#include "kernels/epilogue.h"
 #include "kernels/status.h"
 
 namespace svdserve::kernels {
-
-// kGelu is the exact one, with erf.
-enum class Activation { kNone, kGelu, kGeluTanh, kRelu, kTanh };
 
 struct PackedMatmulSpec {
   int in = 0;                          // columns of x
@@ -46,7 +47,6 @@ struct PackedMatmulSpec {
   Activation activation = Activation::kNone;
   bool accumulate = false;  // add to what y holds
   int64_t x_stride = 0;     // elements from row to row; 0: in
-  int64_t y_stride = 0;     // 0: out
   // Columns of a panel, the last one may be narrower; 0: a width that suits.
   int panel = 0;
   int workers = 1;  // contexts to prepare
@@ -67,15 +67,17 @@ class PackedMatmul {
   int panels() const;
   int PanelBegin(int panel) const;  // first column
   int PanelWidth(int panel) const;
+  // Whether many rows go through a larger tile, with the same bits.
+  bool PanelHasBulkTile(int panel) const;
   uint64_t weight_bytes() const;  // as packed, bias included
   size_t scratch_bytes() const;   // per worker; may be 0
 
-  // Columns [PanelBegin, PanelBegin + PanelWidth) of rows [0, rows); `y` points
-  // at the panel's first column in the first row. `rows` is rounded up to
-  // kRowTile. `scratch` has scratch_bytes(); x, y and scratch are aligned to 64
-  // bytes where speed matters.
+  // Columns [PanelBegin, PanelBegin + PanelWidth) of rows [0, rows). `y` points
+  // at the panel's first column in the first row, and rows are y_stride
+  // elements apart. `scratch` has scratch_bytes(), aligned to 64; so should x
+  // be.
   KernelStatus Run(int worker, int panel, int rows, const void* x, void* y,
-                   void* scratch) const;
+                   int64_t y_stride, void* scratch) const;
 
  private:
   struct Impl;

@@ -54,19 +54,22 @@ class Team {
   };
 
   void Run(int count, int grain, Body body);
+  void WaitForWorkers();
   void TakeIndices(int worker);
   void WorkerLoop(int worker);
 
   std::vector<std::thread> threads_;
 
-  // The loop in progress; written between loops, when no worker reads.
+  // The loop in progress; written while no worker is in a loop.
   int count_ = 0;
   int grain_ = 1;
   Body body_;
 
-  alignas(64) std::atomic<uint32_t> loop_{0};  // odd numbers never occur
+  // Workers join a loop while it is open; Run() closes it when its indices are
+  // taken, so that a thread that wakes too late delays nobody.
+  alignas(64) std::atomic<uint32_t> state_{0};
   alignas(64) std::atomic<int> next_{0};       // first index not taken
-  alignas(64) std::atomic<int> busy_{0};       // workers still in the loop
+  alignas(64) std::atomic<uint32_t> left_{0};  // times a worker left a loop
   std::atomic<bool> stop_{false};
 };
 
