@@ -31,14 +31,14 @@ double Share(const MatrixSize& size, int rank) {
   return static_cast<double>(size.parameters(rank)) / size.dense_parameters();
 }
 
-// The kind with the least share among those whose next rank fits into `spare`
-// parameters; -1 if there is none.
-int KindToRaise(const LayerSizes& sizes, const KindRanks& ranks,
+// The kind with the least share, below `ratio`, among those whose next rank
+// fits into `spare` parameters; -1 if there is none.
+int KindToRaise(const LayerSizes& sizes, const KindRanks& ranks, double ratio,
                 int64_t spare) {
   int best = -1;
   for (int k = 0; k < kMatrixKinds; ++k) {
     const std::optional<int> next = NextRank(sizes[k], ranks[k]);
-    if (!next.has_value()) continue;
+    if (!next.has_value() || Share(sizes[k], ranks[k]) >= ratio) continue;
     if (sizes[k].parameters(*next) - sizes[k].parameters(ranks[k]) > spare) {
       continue;
     }
@@ -82,7 +82,7 @@ absl::StatusOr<KindRanks> AllocateRanks(const LayerSizes& sizes, double ratio) {
         ratio, kSmallestRank, std::ceil(1e4 * used / dense) / 1e4));
   }
   int kind;
-  while ((kind = KindToRaise(sizes, ranks, budget - used)) >= 0) {
+  while ((kind = KindToRaise(sizes, ranks, ratio, budget - used)) >= 0) {
     ranks[kind] = *NextRank(sizes[kind], ranks[kind]);
     used = LayerParameters(sizes, ranks);
   }
