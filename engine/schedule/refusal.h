@@ -14,11 +14,13 @@ namespace svdserve {
 
 struct RefusalDetail {
   RefusalReason reason = RefusalReason::kQueueBudget;
-  std::string subject;  // the budget: "queue_activation_bytes", "text_bytes"
+  // The budget: "queue_activation_bytes", "text_bytes".
+  std::string subject = "";
   uint64_t needed_bytes = 0;
   uint64_t available_bytes = 0;
   uint64_t limit_bytes = 0;
-  absl::Duration retry_after;  // zero: retrying will not help
+  // Zero: retrying will not help.
+  absl::Duration retry_after = absl::ZeroDuration();
 };
 
 const char* RefusalReasonName(RefusalReason reason);  // "queue_budget"

@@ -1,0 +1,245 @@
+#include "engine/device_worker.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/schedule/packed_batch.h"
+
+namespace svdserve {
+namespace {
+
+constexpr int kPlansKept = 256;
+constexpr int kFailuresUntilUnhealthy = 3;
+constexpr absl::Duration kProbeInterval = absl::Seconds(1);
+
+bool CausedByInput(const absl::Status& status) {
+  return absl::IsInvalidArgument(status) || absl::IsOutOfRange(status);
+}
+
+// What callers are told of a failure that is none of their doing.
+absl::Status DeviceFailure(const absl::Status& status) {
+  return absl::InternalError(
+      absl::StrCat("the device failed: ", status.message()));
+}
+
+void FillWarmUp(int sequences, int tokens_each, PackedBatch* packed) {
+  packed->ids.assign(sequences * tokens_each, 0);
+  packed->type_ids.assign(sequences * tokens_each, 0);
+  packed->options.assign(sequences, {});
+  packed->cu_seqlens.resize(sequences + 1);
+  for (int i = 0; i <= sequences; ++i) packed->cu_seqlens[i] = i * tokens_each;
+}
+
+}  // namespace
+
+DeviceWorker::DeviceWorker(Backend* backend, const Planner* planner,
+                           BatchScheduler* scheduler, Admission* admission,
+                           Clock* clock, Observer* observer)
+    : backend_(backend),
+      planner_(planner),
+      scheduler_(scheduler),
+      admission_(admission),
+      clock_(clock),
+      observer_(observer),
+      plans_(planner, kPlansKept),
+      slots_(backend->slots()) {
+  for (Slot& slot : slots_) {
+    slot.index = static_cast<int>(&slot - slots_.data());
+    free_.push_back(&slot);
+  }
+}
+
+DeviceWorker::~DeviceWorker() {
+  if (thread_.joinable()) thread_.join();
+}
+
+absl::Status DeviceWorker::WarmUp(const BatchRoom& room) {
+  const int longest = admission_->longest_input();
+  const uint64_t charge = admission_->cost().ChargeFor(longest);
+  const int most = static_cast<int>(std::min<uint64_t>(
+      {room.bytes / charge, static_cast<uint64_t>(room.tokens / longest),
+       static_cast<uint64_t>(room.inputs)}));
+  absl::Status status = RunWarmUp(1, 1);
+  if (status.ok()) status = RunWarmUp(1, std::min(longest, 64));
+  if (status.ok()) status = RunWarmUp(1, longest);
+  if (status.ok()) status = RunWarmUp(std::max(most, 1), longest);
+  return status;
+}
+
+void DeviceWorker::Start() {
+  thread_ = std::thread([this] { Loop(); });
+}
+
+void DeviceWorker::Loop() {
+  while (true) {
+    if (!free_.empty()) {
+      std::optional<Batch> batch = running_.empty()
+                                       ? scheduler_->Pull(NextProbe())
+                                       : scheduler_->TryPull();
+      if (batch.has_value()) {
+        StartBatch(*std::move(batch));
+        continue;
+      }
+      if (running_.empty()) {
+        if (scheduler_->stopped()) return;
+        Probe();
+        continue;
+      }
+    }
+    FinishOldest();
+  }
+}
+
+absl::Time DeviceWorker::NextProbe() const {
+  return healthy() ? absl::InfiniteFuture() : clock_->Now() + kProbeInterval;
+}
+
+void DeviceWorker::Probe() {
+  if (!healthy()) NoteHealth(RunWarmUp(1, 1));
+}
+
+void DeviceWorker::StartBatch(Batch batch) {
+  Slot* slot = free_.back();
+  slot->batch = std::move(batch);
+  PackInto(slot->batch.tasks, &slot->packed);
+  if (absl::Status status = Launch(slot); !status.ok()) {
+    Fail(slot, status);
+    return;
+  }
+  free_.pop_back();
+  running_.push_back(slot);
+  UpdateArenaGauges();
+}
+
+void DeviceWorker::FinishOldest() {
+  Slot* slot = running_.front();
+  const absl::Status status = backend_->Collect(slot->index, &slot->output);
+  running_.pop_front();
+  free_.push_back(slot);
+  UpdateArenaGauges();
+  if (!status.ok()) {
+    Fail(slot, status);
+    return;
+  }
+  Complete(slot);
+}
+
+absl::Status DeviceWorker::Launch(Slot* slot) {
+  absl::StatusOr<std::shared_ptr<const Plan>> plan =
+      plans_.Get(slot->packed.Shape());
+  if (!plan.ok()) return plan.status();
+  slot->plan = *std::move(plan);
+  slot->started = clock_->Now();
+  return backend_->Launch(slot->index, *slot->plan, slot->packed);
+}
+
+absl::Status DeviceWorker::RunAlone(Slot* slot) {
+  if (absl::Status status = Launch(slot); !status.ok()) return status;
+  return backend_->Collect(slot->index, &slot->output);
+}
+
+absl::Status DeviceWorker::RunWarmUp(int sequences, int tokens_each) {
+  Slot* slot = free_.back();
+  FillWarmUp(sequences, tokens_each, &slot->packed);
+  return RunAlone(slot);
+}
+
+// Everything that is counted is counted before the first callback runs.
+void DeviceWorker::Complete(Slot* slot) {
+  NoteHealth(absl::OkStatus());
+  const absl::Duration compute = clock_->Now() - slot->started;
+  Batch batch = std::move(slot->batch);
+  slot->batch = {};
+  admission_->RecordDrained(batch.charged_bytes, compute);
+  observer_->OnBatch({.sequences = static_cast<int>(batch.tasks.size()),
+                      .tokens = batch.tokens,
+                      .charged_bytes = batch.charged_bytes,
+                      .planned_bytes = slot->plan->peak_bytes,
+                      .dense_bytes = planner_->DenseBytes(batch.tokens),
+                      .compute = compute});
+  for (size_t i = 0; i < batch.tasks.size(); ++i) {
+    batch.tasks[i]->Finish(
+        ResultOf(*slot, batch.tasks[i]->work, static_cast<int>(i), compute));
+    batch.tasks[i].reset();
+  }
+}
+
+absl::StatusOr<InputResult> DeviceWorker::ResultOf(
+    const Slot& slot, const TaskWork& work, int row,
+    absl::Duration compute) const {
+  const int width = slot.output.width;
+  const int kept = work.output.dimensions > 0 ? work.output.dimensions : width;
+  const float* values =
+      slot.output.values.data() + static_cast<int64_t>(row) * width;
+  InputResult result;
+  result.values.assign(values, values + kept);
+  for (const float value : result.values) {
+    if (!std::isfinite(value)) {
+      return absl::InternalError(
+          "the model gave a non-finite output for this input");
+    }
+  }
+  result.tokens = work.tokens();
+  result.activation_bytes = work.activation_bytes;
+  result.dense_activation_bytes = planner_->DenseBytes(work.tokens());
+  result.times = work.times;
+  result.times.compute = compute;
+  return result;
+}
+
+void DeviceWorker::Fail(Slot* slot, const absl::Status& status) {
+  Batch batch = std::move(slot->batch);
+  slot->batch = {};
+  if (!CausedByInput(status)) {
+    NoteHealth(status);
+    const absl::Status failure = DeviceFailure(status);
+    for (const auto& task : batch.tasks) task->Finish(failure);
+  } else if (batch.tasks.size() == 1) {
+    batch.tasks.front()->Finish(status);
+  } else {
+    RetryOneByOne(slot, std::move(batch.tasks));
+  }
+}
+
+void DeviceWorker::RetryOneByOne(
+    Slot* slot, std::vector<std::shared_ptr<InputTask>> tasks) {
+  for (std::shared_ptr<InputTask>& task : tasks) {
+    const absl::Status lapsed = task->Lapsed(clock_->Now());
+    if (!lapsed.ok()) {
+      task->Finish(lapsed);
+      continue;
+    }
+    slot->batch.tokens = task->work.tokens();
+    slot->batch.charged_bytes =
+        admission_->cost().fixed_bytes() + task->work.activation_bytes;
+    slot->batch.tasks.assign(1, std::move(task));
+    PackInto(slot->batch.tasks, &slot->packed);
+    const absl::Status status = RunAlone(slot);
+    if (status.ok()) {
+      Complete(slot);
+    } else {
+      Fail(slot, status);
+    }
+  }
+}
+
+void DeviceWorker::NoteHealth(const absl::Status& status) {
+  failures_in_a_row_ = status.ok() ? 0 : failures_in_a_row_ + 1;
+  healthy_.store(failures_in_a_row_ < kFailuresUntilUnhealthy,
+                 std::memory_order_relaxed);
+}
+
+// Slots share the device's arena: batches run on it one after the other, so the
+// largest plan counts, not the sum.
+void DeviceWorker::UpdateArenaGauges() {
+  uint64_t in_use = 0;
+  for (const Slot* slot : running_) {
+    in_use = std::max(in_use, slot->plan->peak_bytes);
+  }
+  arena_in_use_.store(in_use, std::memory_order_relaxed);
+  arena_peak_.store(std::max(arena_peak(), in_use), std::memory_order_relaxed);
+}
+
+}  // namespace svdserve

@@ -1,0 +1,148 @@
+#include "engine/schedule/batch_scheduler.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/schedule/refusal.h"
+
+namespace svdserve {
+
+BatchScheduler::BatchScheduler(const BatchLimits& limits, Admission* admission,
+                               Clock* clock)
+    : limits_(limits), admission_(admission), clock_(clock) {}
+
+absl::Status BatchScheduler::Submit(std::shared_ptr<InputTask>* task) {
+  const int tokens = (*task)->work.tokens();
+  absl::StatusOr<Reservation> reserved = admission_->Reserve(tokens);
+  if (!reserved.ok()) return reserved.status();
+  const absl::Time now = clock_->Now();
+  (*task)->work.activation_bytes = reserved->bytes();
+  (*task)->work.queued_at = now;
+
+  absl::MutexLock lock(&mu_);
+  if (stopped_) {
+    return MakeRefusal(absl::StatusCode::kUnavailable, "the engine has stopped",
+                       {.reason = RefusalReason::kDraining});
+  }
+  if (queue_.empty()) waiting_since_ = now;
+  next_expiry_ = std::min(next_expiry_, (*task)->deadline());
+  queue_.Push({.task = std::move(*task),
+               .queue_bytes = *std::move(reserved),
+               .tokens = tokens});
+  changed_.Signal();
+  return absl::OkStatus();
+}
+
+void BatchScheduler::Expect(int inputs) {
+  absl::MutexLock lock(&mu_);
+  expected_ += inputs;
+  if (expected_ == 0 && !queue_.empty()) changed_.Signal();
+}
+
+std::optional<Batch> BatchScheduler::Pull(absl::Time wake_at) {
+  while (true) {
+    Closing closing;
+    absl::Time now;
+    {
+      absl::MutexLock lock(&mu_);
+      while (true) {
+        now = clock_->Now();
+        if (stopped_) return std::nullopt;
+        const absl::Time due = DueAt();
+        if (due <= now) break;
+        if (now >= wake_at) return std::nullopt;
+        clock_->WaitUntil(&changed_, &mu_, std::min(due, wake_at));
+      }
+      closing = CloseBatch(now);
+    }
+    // All of them may have lapsed: then there is no batch yet.
+    auto batch = FinishDropped(std::move(closing), now);
+    if (batch.has_value()) return batch;
+  }
+}
+
+std::optional<Batch> BatchScheduler::TryPull() {
+  const absl::Time now = clock_->Now();
+  Closing closing;
+  {
+    absl::MutexLock lock(&mu_);
+    if (stopped_ || DueAt() > now) return std::nullopt;
+    closing = CloseBatch(now);
+  }
+  return FinishDropped(std::move(closing), now);
+}
+
+void BatchScheduler::Stop() {
+  absl::MutexLock lock(&mu_);
+  stopped_ = true;
+  changed_.SignalAll();
+}
+
+bool BatchScheduler::stopped() const {
+  absl::MutexLock lock(&mu_);
+  return stopped_;
+}
+
+int BatchScheduler::size() const {
+  absl::MutexLock lock(&mu_);
+  return queue_.size();
+}
+
+BatchRoom BatchScheduler::FullRoom() const {
+  return {.bytes = admission_->limits().arena_bytes -
+                   admission_->cost().fixed_bytes(),
+          .tokens = std::max(limits_.max_tokens, admission_->longest_input()),
+          .inputs = std::max(limits_.max_inputs, 1)};
+}
+
+absl::Time BatchScheduler::DueAt() const {
+  if (queue_.empty()) return absl::InfiniteFuture();
+  const BatchRoom room = FullRoom();
+  const bool full = queue_.size() >= room.inputs ||
+                    queue_.tokens() >= room.tokens ||
+                    queue_.bytes() >= room.bytes;
+  if (full || expected_ <= 0) return waiting_since_;
+  return waiting_since_ + limits_.gather_window;
+}
+
+BatchScheduler::Closing BatchScheduler::CloseBatch(absl::Time now) {
+  Closing closing;
+  const auto lapsed = [now](const QueueEntry& entry) {
+    return !entry.task->Lapsed(now).ok();
+  };
+  if (now >= next_expiry_) {
+    next_expiry_ = absl::InfiniteFuture();
+    const auto expired = [&](const QueueEntry& entry) {
+      if (lapsed(entry)) return true;
+      next_expiry_ = std::min(next_expiry_, entry.task->deadline());
+      return false;
+    };
+    queue_.Drop(expired, &closing.dropped);
+  }
+  std::vector<QueueEntry> taken;
+  queue_.TakeBatch(FullRoom(), lapsed, &taken, &closing.dropped);
+  if (queue_.empty()) next_expiry_ = absl::InfiniteFuture();
+
+  Batch& batch = closing.batch;
+  batch.charged_bytes = admission_->cost().fixed_bytes();
+  batch.tasks.reserve(taken.size());
+  for (QueueEntry& entry : taken) {
+    batch.tokens += entry.tokens;
+    batch.charged_bytes += entry.charge();
+    entry.task->work.times.queue = now - entry.task->work.queued_at;
+    batch.tasks.push_back(std::move(entry.task));
+  }
+  return closing;  // `taken` dies here: what runs no longer waits
+}
+
+std::optional<Batch> BatchScheduler::FinishDropped(Closing closing,
+                                                   absl::Time now) {
+  for (QueueEntry& entry : closing.dropped) {
+    entry.queue_bytes.Release();
+    entry.task->Finish(entry.task->Lapsed(now));
+  }
+  if (closing.batch.tasks.empty()) return std::nullopt;
+  return std::move(closing.batch);
+}
+
+}  // namespace svdserve
