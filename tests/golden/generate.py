@@ -173,7 +173,8 @@ def store(folder, tensors, dtype, shards=1, metadata=None):
     """Replaces the folder's weights by these, cast to `dtype`."""
     tensors = {n: (t.to(dtype) if t.is_floating_point() else t).contiguous()
                for n, t in tensors.items()}
-    metadata = {"format": "pt", **(metadata or {})}
+    # One key at most: safetensors writes several in random order.
+    metadata = metadata or {"format": "pt"}
     (folder / "model.safetensors").unlink(missing_ok=True)
     if shards == 1:
         save_file(tensors, folder / "model.safetensors", metadata)

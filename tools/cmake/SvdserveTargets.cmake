@@ -36,6 +36,23 @@ function(svdserve_test name)
   set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
 endfunction()
 
+# svdserve_fuzzer(NAME SRCS ... LINK ... CORPUS folder): a libFuzzer target with
+# SVDSERVE_FUZZ=ON; otherwise a test that runs it once over its corpus.
+#   build/fuzz/.../NAME -max_total_time=60 OWN_FOLDER CORPUS
+function(svdserve_fuzzer name)
+  cmake_parse_arguments(ARG "" "CORPUS" "SRCS;LINK" ${ARGN})
+  if(SVDSERVE_FUZZ)
+    svdserve_executable(${name} SRCS ${ARG_SRCS} LINK ${ARG_LINK})
+    target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+  else()
+    svdserve_executable(${name}
+      SRCS ${ARG_SRCS} ${PROJECT_SOURCE_DIR}/tests/fuzz/replay.cc
+      LINK ${ARG_LINK})
+    add_test(NAME ${name} COMMAND ${name} ${ARG_CORPUS})
+    set_tests_properties(${name} PROPERTIES TIMEOUT 60)
+  endif()
+endfunction()
+
 function(svdserve_compile_options name)
   target_compile_options(${name} PRIVATE
     -Wall -Wextra -Wno-sign-compare
