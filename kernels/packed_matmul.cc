@@ -277,6 +277,19 @@ PackedMatmul::PackedMatmul(std::unique_ptr<Impl> impl)
     : impl_(std::move(impl)) {}
 PackedMatmul::~PackedMatmul() = default;
 
+bool PackedMatmul::Supports(DataType type) {
+  constexpr int kSize = 16;
+  const std::vector<float> weight(kSize * kSize, 1.0f);
+  std::unique_ptr<PackedMatmul> matmul;
+  return Create({.in = kSize,
+                 .out = kSize,
+                 .type = type,
+                 .weight = weight.data(),
+                 .weight_in_stride = kSize,
+                 .weight_out_stride = 1},
+                &matmul) == KernelStatus::kOk;
+}
+
 KernelStatus PackedMatmul::Create(const PackedMatmulSpec& spec,
                                   std::unique_ptr<PackedMatmul>* matmul) {
   if (!IsValid(spec)) return KernelStatus::kInvalidArgument;

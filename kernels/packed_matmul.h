@@ -56,6 +56,10 @@ class PackedMatmul {
  public:
   static constexpr int kRowTile = 16;
 
+  // Whether this processor multiplies matrices of `type`: bf16 needs AVX-512.
+  static bool Supports(DataType type);
+
+  // kUnsupported also if rows do not keep their bits on this processor.
   static KernelStatus Create(const PackedMatmulSpec& spec,
                              std::unique_ptr<PackedMatmul>* matmul);
   ~PackedMatmul();

@@ -98,8 +98,7 @@ void Team::TakeIndices(int worker) {
 }
 
 void Team::WorkerLoop(int worker) {
-  uint32_t seen = state_.load();  // as if its loop were done
-  seen >>= kLoopShift;
+  uint32_t seen = 0;  // the last loop that this worker joined
   while (!stop_.load()) {
     uint32_t state = state_.load();
     if ((state >> kLoopShift) == seen || !(state & kOpen)) {

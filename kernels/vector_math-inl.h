@@ -96,12 +96,13 @@ HWY_INLINE VF32 Gelu(F32 d, VF32 x) {
   const VF32 a = hn::Min(hn::Set(d, kGeluTailEnd), hn::Abs(x));
   const VF32 gauss =
       Exp2Negative(d, hn::Mul(hn::Mul(a, a), hn::Set(d, -0.72134752f)));
-  VF32 p = hn::Set(d, 0.04403913766145706f);
-  p = hn::MulAdd(p, a, hn::Set(d, 0.22687704861164093f));
-  p = hn::MulAdd(p, a, hn::Set(d, 0.5000022649765015f));
-  VF32 q = hn::Set(d, 0.10907426476478577f);
-  q = hn::MulAdd(q, a, hn::Set(d, 0.5863943099975586f));
-  q = hn::MulAdd(q, a, hn::Set(d, 1.251712441444397f));
+  VF32 p = hn::Set(d, -0.00014989326882641762f);
+  p = hn::MulAdd(p, a, hn::Set(d, 0.034602098166942596f));
+  p = hn::MulAdd(p, a, hn::Set(d, 0.18382860720157623f));
+  p = hn::MulAdd(p, a, hn::Set(d, 0.5f));
+  VF32 q = hn::Set(d, 0.08125106245279312f);
+  q = hn::MulAdd(q, a, hn::Set(d, 0.49915555119514465f));
+  q = hn::MulAdd(q, a, hn::Set(d, 1.1655428409576416f));
   q = hn::MulAdd(q, a, hn::Set(d, 1.0f));
   const VF32 tail = hn::Div(hn::Mul(hn::Mul(a, gauss), p), q);
   return hn::Sub(hn::Max(x, hn::Zero(d)), tail);

@@ -2,11 +2,11 @@
 
 #include <cmath>
 #include <memory>
+#include <ostream>
 #include <string>
-#include <thread>
+#include <type_traits>
 #include <vector>
 
-#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/team.h"
 #include "tests/kernels/kernel_testing.h"
@@ -130,7 +130,22 @@ struct Case {
   PackedMatmulSpec spec;
 };
 
-class PackedMatmulTest : public testing::TestWithParam<Case> {};
+std::ostream& operator<<(std::ostream& out, const Case& c) {
+  return out << c.name;
+}
+
+class PackedMatmulTest : public testing::TestWithParam<Case> {
+ protected:
+  void SetUp() override {
+    if (!PackedMatmul::Supports(GetParam().spec.type)) {
+      GTEST_SKIP() << "this processor has no bf16";
+    }
+  }
+};
+
+TEST(PackedMatmul, Fp32IsSupportedEverywhere) {
+  EXPECT_TRUE(PackedMatmul::Supports(DataType::kF32));
+}
 
 TEST_P(PackedMatmulTest, IsAsExactAsPlainLoops) {
   for (int rows : {1, 15, 16, 17, 49, 64, 100}) {
