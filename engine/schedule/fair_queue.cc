@@ -1,6 +1,8 @@
 #include "engine/schedule/fair_queue.h"
 
 #include <algorithm>
+#include <iterator>
+#include <tuple>
 #include <utility>
 
 namespace svdserve {
@@ -38,8 +40,8 @@ class FairQueue::Picker {
     for (auto& [key, flow] : *flows) {
       if (flow.entries.empty()) continue;
       const uint64_t order = flow.entries.front().order;
-      fair_.push_back({flow.start, order, &flow});
-      aged_.push_back({order, order, &flow});
+      fair_.push_back({flow.start, flow.new_here ? 0 : 1, order, &flow});
+      aged_.push_back({order, 0, order, &flow});
     }
     std::make_heap(fair_.begin(), fair_.end(), Later);
     std::make_heap(aged_.begin(), aged_.end(), Later);
@@ -52,20 +54,21 @@ class FairQueue::Picker {
   void Update(Flow* flow) {
     if (flow->entries.empty()) return;
     const uint64_t order = flow->entries.front().order;
-    Add(&fair_, {flow->start, order, flow});
-    Add(&aged_, {order, order, flow});
+    Add(&fair_, {flow->start, flow->new_here ? 0 : 1, order, flow});
+    Add(&aged_, {order, 0, order, flow});
   }
 
  private:
   struct Head {
     uint64_t key;
+    int rank;  // among equal keys
     uint64_t order;
     Flow* flow;
   };
   using Heap = std::vector<Head>;
 
   static bool Later(const Head& a, const Head& b) {
-    return a.key != b.key ? a.key > b.key : a.order > b.order;
+    return std::tie(a.key, a.rank, a.order) > std::tie(b.key, b.rank, b.order);
   }
   static void Add(Heap* heap, Head head) {
     heap->push_back(head);
@@ -94,7 +97,10 @@ void FairQueue::Push(QueueEntry entry) {
   tokens_ += entry.tokens;
   bytes_ += entry.charge();
   Flow& flow = flows_[KeyOf(entry)];
-  if (flow.entries.empty()) flow.start = std::max(flow.start, virtual_time_);
+  if (flow.entries.empty()) {
+    flow.new_here = flow.start <= virtual_time_;
+    flow.start = std::max(flow.start, virtual_time_);
+  }
   flow.entries.push_back(std::move(entry));
 }
 
@@ -130,6 +136,7 @@ void FairQueue::TakeBatch(BatchRoom room,
     } else if (room.Fits(first)) {
       room.Take(first);
       flow->start += first.charge();
+      flow->new_here = false;
       taken->push_back(PopFirst(flow));
     } else {
       return false;

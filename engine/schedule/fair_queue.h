@@ -73,6 +73,9 @@ class FairQueue {
   struct Flow {
     std::list<QueueEntry> entries;
     uint64_t start = 0;  // virtual time at which its first entry starts
+    // Had nothing since it came (back): first among equals, or it would wait
+    // for a whole round of streams that start at the same time.
+    bool new_here = false;
   };
   class Picker;
 

@@ -45,7 +45,6 @@ struct TaskWork {
   std::vector<uint8_t> type_ids;  // [tokens], or empty: all zero
   OutputOptions output;
   uint64_t activation_bytes = 0;  // charged
-  uint64_t dense_activation_bytes = 0;
   absl::Time queued_at;
   StageTimes times;
 

@@ -1,0 +1,117 @@
+// Simulated time: bulk streams keep the device saturated while lone queries
+// come at random moments. A query's latency is counted in batch times.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "engine/schedule/batch_scheduler.h"
+#include "tests/engine/schedule/task_maker.h"
+
+namespace svdserve {
+namespace {
+
+struct Load {
+  const char* name;
+  int streams;
+  int window;  // inputs that each stream keeps waiting
+  int tokens;
+};
+
+class FairnessTest : public testing::TestWithParam<Load> {
+ protected:
+  static constexpr int kMaxBatchTokens = 4096;
+
+  void FillStreams() {
+    const Load& load = GetParam();
+    waiting_.resize(load.streams, 0);
+    for (int stream = 0; stream < load.streams; ++stream) {
+      while (waiting_[stream] < load.window) {
+        Submit(load.tokens, stream + 1);
+        ++waiting_[stream];
+      }
+    }
+  }
+
+  void Submit(int tokens, uint64_t flow) {
+    MadeTask made = maker_.Make(tokens, flow);
+    ASSERT_TRUE(scheduler_.Submit(&made.task).ok());
+  }
+
+  // Runs one batch; a token takes a microsecond. Queries arrive meanwhile.
+  void RunBatch() {
+    std::optional<Batch> batch = scheduler_.TryPull();
+    ASSERT_TRUE(batch.has_value());
+    const absl::Time end = clock_.Now() + absl::Microseconds(batch->tokens);
+    while (next_query_ < end) {
+      clock_.Advance(next_query_ - clock_.Now());
+      Submit(16, 0);
+      next_query_ += absl::Microseconds(
+          std::exponential_distribution<double>(1 / 3000.0)(random_));
+    }
+    clock_.Advance(end - clock_.Now());
+    for (const auto& task : batch->tasks) Finish(task.get());
+  }
+
+  void Finish(InputTask* task) {
+    if (task->flow() == 0) {
+      latencies_.push_back(clock_.Now() - task->accepted_at());
+    } else {
+      --waiting_[task->flow() - 1];
+      ++served_[task->flow()];
+    }
+    task->Finish(InputResult{});
+  }
+
+  std::mt19937 random_{7};
+  ManualClock clock_;
+  TaskMaker maker_{&clock_};
+  Admission admission_{CostFunction(0, 1, 0), {512, 1 << 20, 1u << 30}};
+  BatchScheduler scheduler_{
+      {.max_tokens = kMaxBatchTokens, .max_inputs = 512}, &admission_, &clock_};
+  std::vector<int> waiting_;
+  std::map<uint64_t, int> served_;
+  std::vector<absl::Duration> latencies_;
+  // By then every stream has had its first turn.
+  absl::Time next_query_ = clock_.Now() + absl::Milliseconds(100);
+};
+
+TEST_P(FairnessTest, ALoneQueryTakesAtMostTwoBatchTimes) {
+  for (int i = 0; i < 500; ++i) {
+    FillStreams();
+    RunBatch();
+  }
+  ASSERT_GT(latencies_.size(), 200);
+  EXPECT_LE(*std::max_element(latencies_.begin(), latencies_.end()),
+            2 * absl::Microseconds(kMaxBatchTokens));
+}
+
+TEST_P(FairnessTest, EqualStreamsGetEqualShares) {
+  for (int i = 0; i < 500; ++i) {
+    FillStreams();
+    RunBatch();
+  }
+  int least = served_[1];
+  int most = served_[1];
+  for (int stream = 1; stream <= GetParam().streams; ++stream) {
+    least = std::min(least, served_[stream]);
+    most = std::max(most, served_[stream]);
+  }
+  EXPECT_GT(least, 0);
+  EXPECT_LE(most, least * 1.1 + GetParam().window);
+}
+
+INSTANTIATE_TEST_SUITE_P(Loads, FairnessTest,
+                         testing::Values(Load{"OneDeepStream", 1, 2000, 256},
+                                         Load{"FourDeepStreams", 4, 500, 256},
+                                         Load{"ManyStreams", 100, 20, 256},
+                                         Load{"LongInputs", 16, 64, 512},
+                                         Load{"ShortInputs", 8, 256, 8}),
+                         [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace svdserve
