@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -36,6 +37,18 @@ class CountingObserver : public Observer {
     absl::MutexLock lock(&mu_);
     const auto found = inputs_.find(code);
     return found == inputs_.end() ? 0 : found->second;
+  }
+  int all_inputs() const {
+    absl::MutexLock lock(&mu_);
+    int all = 0;
+    for (const auto& [code, count] : inputs_) all += count;
+    return all;
+  }
+  void Reset() {
+    absl::MutexLock lock(&mu_);
+    inputs_.clear();
+    refusals_.clear();
+    batches_.clear();
   }
   int refusals(RefusalReason reason) const {
     absl::MutexLock lock(&mu_);
