@@ -111,13 +111,14 @@ BatchScheduler::Closing BatchScheduler::CloseBatch(absl::Time now) {
     return !entry.task->Lapsed(now).ok();
   };
   if (now >= next_expiry_) {
-    next_expiry_ = absl::InfiniteFuture();
+    absl::Time next_expiry = absl::InfiniteFuture();
     const auto expired = [&](const QueueEntry& entry) {
       if (lapsed(entry)) return true;
-      next_expiry_ = std::min(next_expiry_, entry.task->deadline());
+      next_expiry = std::min(next_expiry, entry.task->deadline());
       return false;
     };
     queue_.Drop(expired, &closing.dropped);
+    next_expiry_ = next_expiry;
   }
   std::vector<QueueEntry> taken;
   queue_.TakeBatch(FullRoom(), lapsed, &taken, &closing.dropped);

@@ -27,7 +27,8 @@ constexpr int kMaxBatchInputs = 24;
 
 struct Arrival {
   std::shared_ptr<Ending> ending;
-  std::optional<CancellationSource> source;
+  CancellationSource source;
+  bool cancellable = false;
   absl::Time deadline = absl::InfiniteFuture();
   absl::Time arrived;
   uint64_t charge = 0;
@@ -77,10 +78,8 @@ class Simulation {
       arrival.deadline = clock_.Now() + absl::Microseconds(Pick(0, 5000));
     }
     CancellationToken token;
-    if (Pick(0, 9) == 0) {
-      arrival.source.emplace();
-      token = arrival.source->token();
-    }
+    arrival.cancellable = Pick(0, 9) == 0;
+    if (arrival.cancellable) token = arrival.source.token();
     const int tokens = Pick(0, 9) == 0 ? Pick(1, 512) : Pick(1, 128);
     MadeTask made =
         maker_.Make(tokens, Pick(0, 6), arrival.deadline, std::move(token));
@@ -107,7 +106,7 @@ class Simulation {
     Arrival& arrival =
         arrivals_[Pick(std::max(0, static_cast<int>(arrivals_.size()) - 40),
                        static_cast<int>(arrivals_.size()) - 1)];
-    if (arrival.source) arrival.source->Cancel();
+    if (arrival.cancellable) arrival.source.Cancel();
   }
 
   // One batch at a time; a token takes a microsecond.
@@ -136,7 +135,7 @@ class Simulation {
       EXPECT_EQ(queued_.erase(index), 1) << "not queued, or taken before";
       EXPECT_EQ(arrival.ending->times(), 0);
       EXPECT_LT(clock_.Now(), arrival.deadline);
-      EXPECT_FALSE(arrival.source && arrival.source->token().cancelled());
+      EXPECT_FALSE(arrival.source.token().cancelled());
       charged += arrival.charge;
       tokens += task->work.tokens();
       longest_wait_ = std::max(longest_wait_, clock_.Now() - arrival.arrived);
