@@ -51,11 +51,9 @@ class Scratch {
       const size_t end = std::min(data.find('\0'), data.size());
       const std::string_view part = data.substr(0, end);
       data.remove_prefix(std::min(end + 1, data.size()));
-      if (part.empty()) {
-        std::filesystem::remove(path_ / name);
-      } else {
-        std::ofstream(path_ / name, std::ios::binary) << part;
-      }
+      std::filesystem::remove(path_ / name);
+      if (part.empty()) continue;
+      std::ofstream(path_ / name, std::ios::binary) << part;
     }
   }
 

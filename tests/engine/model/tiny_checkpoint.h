@@ -1,0 +1,51 @@
+// A model of a few kilobytes that tests write, bend and load: one layer, one
+// head of width 16.
+//
+//   TinyCheckpoint tiny;
+//   tiny.tensors.erase("encoder.layer.0.output.dense.bias");
+//   absl::StatusOr<Model> model = LoadModel(tiny.Write());
+#ifndef SVDSERVE_TESTS_ENGINE_MODEL_TINY_CHECKPOINT_H_
+#define SVDSERVE_TESTS_ENGINE_MODEL_TINY_CHECKPOINT_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "engine/model/safetensors.h"
+#include "nlohmann/json.hpp"
+
+namespace svdserve {
+
+// F32, small distinct values.
+RawTensor SomeWeights(const std::vector<int64_t>& shape);
+
+struct TinyCheckpoint {
+  static constexpr char kQuery[] = "encoder.layer.0.attention.self.query";
+  static constexpr char kFfnIn[] = "encoder.layer.0.intermediate.dense";
+
+  TinyCheckpoint();
+
+  // Into a new directory under testing::TempDir(); returns it.
+  std::string Write() const;
+  // Replaces NAME.weight by factors of these shapes.
+  void Factor(const std::string& name, const std::vector<int64_t>& u,
+              const std::vector<int64_t>& v);
+  void Add(const std::string& name, const std::vector<int64_t>& shape) {
+    tensors[name] = SomeWeights(shape);
+  }
+
+  nlohmann::json config;                     // config.json
+  std::map<std::string, RawTensor> tensors;  // model.safetensors
+  SafetensorsMetadata metadata;              // of it
+  std::map<std::string, std::string> files;  // others, by relative path
+};
+
+// A directory of this name, empty, under testing::TempDir().
+std::string FreshDirectory(const std::string& name);
+void WriteFile(const std::string& path, const std::string& content);
+std::string ReadFile(const std::string& path);
+
+}  // namespace svdserve
+
+#endif  // SVDSERVE_TESTS_ENGINE_MODEL_TINY_CHECKPOINT_H_
