@@ -45,10 +45,11 @@ CLI::App* AddInspectCommand(CLI::App& app, int* exit_code) {
                    "(default: as the server chooses)")
       ->needs(plan)
       ->transform(CLI::AsSizeValue(false));
-  command->add_option("--compute", options.backend.compute, "f32 or bf16")
+  command
+      ->add_option("--compute", options.backend.compute, "float32 or bfloat16")
       ->needs(plan)
       ->transform(CLI::CheckedTransformer(std::map<std::string, ComputeType>{
-          {"f32", ComputeType::kF32}, {"bf16", ComputeType::kBF16}}));
+          {"float32", ComputeType::kF32}, {"bfloat16", ComputeType::kBF16}}));
   command
       ->add_option("--threads", options.backend.threads,
                    "Compute threads (default: as the server chooses)")

@@ -1,0 +1,105 @@
+"""What the benchmark scripts share: facts of the machine, result files, models."""
+
+import contextlib
+import datetime
+import json
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+
+
+def machine():
+    """What a reader needs to judge the figures; nothing that names the machine."""
+    cpuinfo = pathlib.Path("/proc/cpuinfo").read_text()
+    fields = dict(line.split(":", 1) for line in cpuinfo.split("\n\n")[0].splitlines() if ":" in line)
+    fields = {k.strip(): v.strip() for k, v in fields.items()}
+    flags = set(fields.get("flags", "").split())
+    wanted = ["avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16"]
+    return {
+        "processor": fields.get("model name", platform.machine()),
+        "cores": len(os.sched_getaffinity(0)),
+        "features": [f for f in wanted if f in flags],
+        "load_average_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def command():
+    """The command line, with paths cut to their last component."""
+    words = [pathlib.Path(w).name if w.startswith("/") else w for w in sys.argv[1:]]
+    return " ".join(["tests/bench/" + pathlib.Path(sys.argv[0]).name] + words)
+
+
+def write_result(name, result):
+    """Writes results/NAME.json, with machine, date and command."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    head = {
+        "benchmark": name,
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": command(),
+        "machine": machine(),
+    }
+    path.write_text(json.dumps(head | result, indent=1) + "\n")
+    print(f"wrote {path}", file=sys.stderr)
+
+
+def run_json(argv):
+    """Runs a program that prints JSON."""
+    done = subprocess.run([str(a) for a in argv], stdout=subprocess.PIPE, check=False, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{argv[0]} failed with exit code {done.returncode}")
+    return json.loads(done.stdout)
+
+
+def is_factored(model):
+    from safetensors import safe_open
+    with safe_open(pathlib.Path(model) / "model.safetensors", "pt") as f:
+        return any(name.endswith(".U") for name in f.keys())
+
+
+@contextlib.contextmanager
+def dense_copy(model):
+    """A directory that PyTorch can load: the model itself, or W = U·V."""
+    if not is_factored(model):
+        yield str(model)
+        return
+    from safetensors.torch import load_file, save_file
+    with tempfile.TemporaryDirectory() as scratch:
+        target = pathlib.Path(scratch) / pathlib.Path(model).name
+        shutil.copytree(model, target, ignore=shutil.ignore_patterns("model.safetensors"))
+        tensors = load_file(pathlib.Path(model) / "model.safetensors")
+        for name in [n for n in tensors if n.endswith(".U")]:
+            stem = name.removesuffix(".U")
+            u, v = tensors.pop(stem + ".U"), tensors.pop(stem + ".V")
+            w = (u.double() @ v.double()).T.contiguous()
+            tensors[stem + ".weight"] = w.to(u.dtype)
+        save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+        yield str(target)
+
+
+def sentence_embeddings(model, texts, threads):
+    """sentence-transformers in fp32, normalised: [texts, width] float64."""
+    import numpy as np
+    import torch
+    from sentence_transformers import SentenceTransformer
+    torch.set_num_threads(threads)
+    with dense_copy(model) as directory:
+        encoder = SentenceTransformer(directory, device="cpu").float().eval()
+        vectors = encoder.encode(texts, batch_size=16, normalize_embeddings=True,
+                                 show_progress_bar=False)
+    return np.asarray(vectors, dtype=np.float64)
+
+
+def cosine_summary(ours, theirs):
+    """Rows against rows."""
+    import numpy as np
+    ours, theirs = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
+    cosine = (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
+    return {"inputs": len(cosine), "min": float(cosine.min()),
+            "p1": float(np.percentile(cosine, 1)), "mean": float(cosine.mean())}

@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""Writes the tables of the top README from tests/bench/results/*.json.
+
+    tests/bench/make_tables.py          # rewrites README.md between the markers
+    tests/bench/make_tables.py --check  # fails if README.md is not what it would write
+
+The markers are the lines `<!-- benchmarks: begin -->` and `<!-- benchmarks: end -->`.
+A table whose result file is absent is left out. Needs only Python itself.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "tests" / "bench" / "results"
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+
+
+def table(head, rows):
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return lines + ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def origin(result):
+    machine = result["machine"]
+    features = ", ".join(machine["features"])
+    return (f"{machine['processor']}, {machine['cores']} cores ({features}), {result['date'][:10]}; "
+            f"`{result['benchmark']}.json`.")
+
+
+def speed(result):
+    rows = {}
+    for row in result["speed"]:
+        rows.setdefault(row["name"], {})[row["shape"]] = row
+    lines = [f"**Speed**, {result['threads']} threads; compressed keeps {result['kept_ratio']:.3f} of the "
+             f"encoder's weights. {origin(result)}", ""]
+    body = []
+    for name, by_shape in rows.items():
+        bulk, lone = by_shape["32x128"], by_shape["1x16"]
+        if "mode" in bulk:
+            name = f"{name} ({bulk['mode']})"
+        body.append([name, f"{bulk['tokens_per_second']:,.0f}", f"{bulk['against_torch_eager_float32']:.2f}×",
+                     f"{lone['median_ms']:.2f} ms", f"{lone['against_torch_eager_float32']:.2f}×"])
+    return lines + table(["", "tokens/s, 32×128", "against PyTorch eager fp32", "latency, 1×16",
+                          "against PyTorch eager fp32"], body)
+
+
+def memory(result):
+    memory = result["memory"]
+    lines = [f"**Activation bytes**, {memory['shape'].replace('x', '×')}. {memory['accounting'][0].upper()}"
+             f"{memory['accounting'][1:]}.", ""]
+    body = []
+    for dtype, ours in memory["svdserve"].items():
+        torch = memory["torch"][dtype]
+        body.append([dtype, f"{torch['measured_bytes'] / 1e6:.1f} MB", f"{torch['formula_bytes'] / 1e6:.1f} MB",
+                     f"{ours['plan_peak_bytes'] / 1e6:.1f} MB", f"{100 * ours['share_of_formula']:.1f} %"])
+    return lines + table(["", "PyTorch dense, measured", "PyTorch dense, formula", "svdserve compressed, plan",
+                          "of the formula"], body)
+
+
+def peers(result):
+    return speed(result) + [""] + memory(result)
+
+
+def accuracy(result):
+    lines = [f"**Accuracy** of {result['model']} over gRPC against {result['against']}. {origin(result)}", ""]
+    body = [[compute, str(c["inputs"]), f"{c['min']:.7f}", f"{c['p1']:.7f}", f"{c['mean']:.7f}",
+             f"{c['required_min']}"] for compute, c in result["cosine"].items()]
+    return lines + table(["compute", "texts", "least cosine", "1st percentile", "mean", "required least"], body)
+
+
+def quality(result):
+    cosine = result["cosine"]
+    lines = [f"**Compression** by {result['method']}: embeddings against the dense model's, both in PyTorch "
+             f"fp32. {origin(result)}", ""]
+    return lines + table(
+        ["weights kept", "texts", "least cosine", "1st percentile", "mean", "rank correlation of similarities"],
+        [[f"{result['ratio']['kept']:.3f}", str(cosine["inputs"]), f"{cosine['min']:.3f}", f"{cosine['p1']:.3f}",
+          f"{cosine['mean']:.3f}", f"{result['rank_correlation_of_similarities']:.3f}"]])
+
+
+TABLES = [("peers_cpu", peers), ("accuracy_cpu", accuracy), ("quality", quality)]
+
+
+def make():
+    blocks = []
+    for name, render in TABLES:
+        path = RESULTS / f"{name}.json"
+        if path.exists():
+            blocks.append("\n".join(render(json.loads(path.read_text()))))
+    return "\n\n".join(blocks)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--readme", type=pathlib.Path, default=ROOT / "README.md")
+    args = parser.parse_args()
+    text = args.readme.read_text()
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        sys.exit(f"{args.readme}: wants the lines {BEGIN} and {END} once each, in this order")
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    made = f"{before}{BEGIN}\n{make()}\n{END}{after}"
+    if not args.check:
+        args.readme.write_text(made)
+    elif made != text:
+        sys.exit(f"{args.readme}: its tables are not those of tests/bench/results; run tests/bench/make_tables.py")
+
+
+if __name__ == "__main__":
+    main()
