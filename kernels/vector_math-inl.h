@@ -22,24 +22,28 @@ using VF32 = hn::Vec<F32>;
 
 // Loads and stores of fp32 vectors from both storage types. bf16 is rounded to
 // nearest even on the way out.
-HWY_INLINE VF32 LoadAsFloat(F32 d, const float* from) {
+template <class D>
+HWY_INLINE hn::Vec<D> LoadAsFloat(D d, const float* from) {
   return hn::LoadU(d, from);
 }
 
-HWY_INLINE VF32 LoadAsFloat(F32 d, const uint16_t* from) {
-  const hn::RebindToUnsigned<F32> du;
-  const hn::Rebind<uint16_t, F32> d16;
+template <class D>
+HWY_INLINE hn::Vec<D> LoadAsFloat(D d, const uint16_t* from) {
+  const hn::RebindToUnsigned<D> du;
+  const hn::Rebind<uint16_t, D> d16;
   const auto wide = hn::PromoteTo(du, hn::LoadU(d16, from));
   return hn::BitCast(d, hn::ShiftLeft<16>(wide));
 }
 
-HWY_INLINE void StoreFromFloat(F32 d, VF32 v, float* to) {
+template <class D>
+HWY_INLINE void StoreFromFloat(D d, hn::Vec<D> v, float* to) {
   hn::StoreU(v, d, to);
 }
 
-HWY_INLINE void StoreFromFloat(F32 /*d*/, VF32 v, uint16_t* to) {
-  const hn::RebindToUnsigned<F32> du;
-  const hn::Rebind<uint16_t, F32> d16;
+template <class D>
+HWY_INLINE void StoreFromFloat(D /*d*/, hn::Vec<D> v, uint16_t* to) {
+  const hn::RebindToUnsigned<D> du;
+  const hn::Rebind<uint16_t, D> d16;
   const auto bits = hn::BitCast(du, v);
   const auto lsb = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
   const auto rounded =
