@@ -2,7 +2,9 @@
 #ifndef SVDSERVE_TESTS_ENGINE_PLAN_SHAPES_H_
 #define SVDSERVE_TESTS_ENGINE_PLAN_SHAPES_H_
 
+#include <algorithm>
 #include <random>
+#include <vector>
 
 #include "engine/model/model_shape.h"
 #include "engine/plan/plan.h"
