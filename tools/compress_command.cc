@@ -67,7 +67,8 @@ int Run(Flags flags) {
   if (!flags.dtype.empty()) {
     absl::StatusOr<DType> dtype = ParseDType(flags.dtype);
     if (!dtype.ok()) {
-      std::fprintf(stderr, "%s\n", dtype.status().ToString().c_str());
+      std::fprintf(stderr, "svdctl compress: %s\n",
+                   dtype.status().ToString().c_str());
       return 1;
     }
     flags.options.dtype = *dtype;
