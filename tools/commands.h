@@ -14,6 +14,13 @@ namespace svdserve {
 CLI::App* AddCompressCommand(CLI::App& app, int* exit_code);
 CLI::App* AddInspectCommand(CLI::App& app, int* exit_code);
 
+CLI::App* AddEmbedCommand(CLI::App& app, int* exit_code);
+CLI::App* AddClassifyCommand(CLI::App& app, int* exit_code);
+CLI::App* AddRerankCommand(CLI::App& app, int* exit_code);
+CLI::App* AddEstimateCommand(CLI::App& app, int* exit_code);
+CLI::App* AddInfoCommand(CLI::App& app, int* exit_code);
+CLI::App* AddLoadCommand(CLI::App& app, int* exit_code);
+
 }  // namespace svdserve
 
 #endif  // SVDSERVE_TOOLS_COMMANDS_H_

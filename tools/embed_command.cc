@@ -41,7 +41,8 @@ absl::Status Send(const EmbedOptions& options, InputReader* reader,
   if (options.dimensions) request.set_dimensions(*options.dimensions);
   absl::StatusOr<bool> more = true;
   while (true) {
-    more = reader->NextBatch(options.client.inputs.batch, request.mutable_inputs());
+    more = reader->NextBatch(options.client.inputs.batch,
+                             request.mutable_inputs());
     if (!more.ok() || !*more || !stream->Write(request)) break;
   }
   stream->WritesDone();

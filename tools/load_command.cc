@@ -20,8 +20,8 @@ struct LoadCommandOptions {
 
 int RunLoadCommand(const LoadCommandOptions& options) {
   if (options.load.warmup_seconds >= options.load.duration_seconds) {
-    return Fail(absl::InvalidArgumentError(
-        "--warmup must be shorter than --duration"));
+    return Fail(
+        absl::InvalidArgumentError("--warmup must be shorter than --duration"));
   }
   absl::StatusOr<ResultWriter> out = ResultWriter::Open(options.output);
   if (!out.ok()) return Fail(out.status());
@@ -50,25 +50,21 @@ void AddShapeOptions(CLI::App* command, LoadOptions* load) {
       ->capture_default_str();
   command->add_flag("--truncate", load->truncate,
                     "Ask the server to cut inputs that are too long");
-  command
-      ->add_option("--method", load->method, "What is called")
+  command->add_option("--method", load->method, "What is called")
       ->transform(CLI::CheckedTransformer(std::map<std::string, LoadMethod>{
           {"embed", LoadMethod::kEmbed}, {"classify", LoadMethod::kClassify}}))
       ->default_str("embed");
 }
 
 void AddPaceOptions(CLI::App* command, LoadOptions* load) {
-  CLI::Option* rate =
-      command
-          ->add_option("--rate", load->rate,
-                       "Requests a second, sent whatever the server does")
-          ->check(CLI::PositiveNumber);
-  CLI::Option* saturate =
-      command
-          ->add_option("--saturate", load->saturate,
-                       "Instead: so many requests always in flight")
-          ->check(CLI::PositiveNumber);
-  rate->excludes(saturate);
+  CLI::App* pace = command->add_option_group("pace", "One of these");
+  pace->require_option(1);
+  pace->add_option("--rate", load->rate,
+                   "Requests a second, sent whatever the server does")
+      ->check(CLI::PositiveNumber);
+  pace->add_option("--saturate", load->saturate,
+                   "Requests that are always in flight")
+      ->check(CLI::PositiveNumber);
   command
       ->add_option("--arrivals", load->arrivals,
                    "poisson (as from many users) or uniform (equal gaps)")
@@ -112,12 +108,8 @@ CLI::App* AddLoadCommand(CLI::App& app, int* exit_code) {
                       "File that gets the result as JSON");
   command->add_flag("--json", options->output.json,
                     "Print the result as JSON instead of text");
-  command->callback([command, options, exit_code] {
-    if (command->count("--rate") + command->count("--saturate") == 0) {
-      throw CLI::RequiredError("--rate or --saturate");
-    }
-    *exit_code = RunLoadCommand(*options);
-  });
+  command->callback(
+      [options, exit_code] { *exit_code = RunLoadCommand(*options); });
   return command;
 }
 

@@ -9,6 +9,8 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.fallthrough(false);
   int exit_code = 0;
+  svdserve::AddCompressCommand(app, &exit_code);
+  svdserve::AddInspectCommand(app, &exit_code);
   svdserve::AddEmbedCommand(app, &exit_code);
   svdserve::AddClassifyCommand(app, &exit_code);
   svdserve::AddRerankCommand(app, &exit_code);

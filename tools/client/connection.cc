@@ -30,8 +30,8 @@ std::shared_ptr<grpc::Channel> NewChannel(const std::string& address) {
   arguments.SetMaxReceiveMessageSize(std::numeric_limits<int>::max());
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return grpc::CreateCustomChannel(
-      address, grpc::InsecureChannelCredentials(), arguments);
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(),
+                                   arguments);
 }
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(
@@ -49,10 +49,9 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(
 
 void SetDeadline(const ServerOptions& options, grpc::ClientContext* context) {
   if (options.timeout_seconds <= 0) return;
-  context->set_deadline(
-      std::chrono::system_clock::now() +
-      std::chrono::microseconds(
-          static_cast<int64_t>(options.timeout_seconds * 1e6)));
+  context->set_deadline(std::chrono::system_clock::now() +
+                        std::chrono::microseconds(static_cast<int64_t>(
+                            options.timeout_seconds * 1e6)));
 }
 
 std::string CodeName(int code) {

@@ -169,8 +169,8 @@ absl::StatusOr<bool> InputReader::Next(v1::Input* input) {
   if (json_lines_) {
     absl::StatusOr<v1::Input> parsed = ParseJsonInput(line);
     if (!parsed.ok()) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          name_, " ", position_, ": ", parsed.status().message()));
+      return absl::InvalidArgumentError(
+          absl::StrCat(name_, " ", position_, ": ", parsed.status().message()));
     }
     *input = *std::move(parsed);
     return true;

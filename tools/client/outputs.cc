@@ -59,9 +59,8 @@ std::string ToText(const OrderedJson& value) {
   if (!value.is_object()) return value.dump();
   std::string text;
   for (const auto& [key, item] : value.items()) {
-    const std::string shown = item.is_object()
-                                  ? absl::StrCat("(", ToText(item), ")")
-                                  : ToText(item);
+    const std::string shown =
+        item.is_object() ? absl::StrCat("(", ToText(item), ")") : ToText(item);
     absl::StrAppend(&text, text.empty() ? "" : "  ", key, " ", shown);
   }
   return text;

@@ -21,7 +21,7 @@ namespace svdserve {
 using OrderedJson = nlohmann::ordered_json;
 
 struct OutputFileOptions {
-  std::string file;  // empty is stdout
+  std::string file;   // empty is stdout
   bool json = false;  // JSON lines; always, if `file` is given
 };
 

@@ -25,10 +25,10 @@ constexpr std::array<const char*, 48> kWords = {
     "market", "model", "river",  "music",  "light",  "road",   "north", "new"};
 
 absl::Status WrongDescription(const std::string& description) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("wrong lengths \"", description,
-                   "\"; expected fixed:N, uniform:A-B with 1 <= A <= B <= ",
-                   kLongestText, ", or file:PATH"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "wrong lengths \"", description,
+      "\"; expected fixed:N, uniform:A-B with 1 <= A <= B <= ", kLongestText,
+      ", or file:PATH"));
 }
 
 absl::StatusOr<std::vector<std::string>> ReadLines(const std::string& path) {

@@ -80,8 +80,7 @@ class Runner {
  public:
   Runner(const LoadOptions& options, TextSource* source)
       : options_(options),
-        requests_(
-            MakeRequests<typename Method::Request>(options, source)) {
+        requests_(MakeRequests<typename Method::Request>(options, source)) {
     for (int i = 0; i < options.connections; ++i) {
       stubs_.push_back(
           v1::EncoderService::NewStub(NewChannel(options.server.address)));
@@ -119,9 +118,9 @@ class Runner {
   }
 
   void SleepUntil(double seconds) const {
-    std::this_thread::sleep_until(
-        start_ + std::chrono::duration_cast<Clock::duration>(
-                     std::chrono::duration<double>(seconds)));
+    std::this_thread::sleep_until(start_ +
+                                  std::chrono::duration_cast<Clock::duration>(
+                                      std::chrono::duration<double>(seconds)));
   }
 
   // Processor time between the end of the warm-up and the last arrival.

@@ -15,22 +15,22 @@ namespace svdserve {
 
 // One answered request.
 struct LoadSample {
-  int code = 0;                // of the call, or of all its inputs
+  int code = 0;                 // of the call, or of all its inputs
   double intended_seconds = 0;  // since the start
   double latency_seconds = 0;   // since the intended time
-  int inputs = 0;              // answered with a result
+  int inputs = 0;               // answered with a result
   uint64_t tokens = 0;
 };
 
 // What is known besides the samples.
 struct LoadRun {
-  double target_rate = 0;      // requests a second; 0 if saturating
-  double warmup_seconds = 0;   // what was intended before is left out
-  double measured_seconds = 0;  // from the warm-up's end to the last intended
+  double target_rate = 0;         // requests a second; 0 if saturating
+  double warmup_seconds = 0;      // what was intended before is left out
+  double measured_seconds = 0;    // from the warm-up's end to the last intended
   double client_cpu_seconds = 0;  // of this process, while measured
   int cores = 1;
-  uint64_t limited = 0;        // requests that had to wait for the cap
-  double limited_seconds = 0;  // how long, together
+  uint64_t limited = 0;          // requests that had to wait for the cap
+  double limited_seconds = 0;    // how long, together
   double worst_lag_seconds = 0;  // latest send after its intended time
 };
 
