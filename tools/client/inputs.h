@@ -20,12 +20,12 @@
 namespace svdserve {
 
 struct ClientInputOptions {
-  std::vector<std::string> texts;  // if empty: `file`, or else stdin
-  std::string file;
+  std::vector<std::string> texts = {};  // if empty: `file`, or else stdin
+  std::string file = {};
   bool json_lines = false;  // always, if the file's name ends in .jsonl
   bool truncate = false;
   std::string side = "right";
-  std::string prompt;
+  std::string prompt = {};
   int batch = 32;  // inputs of one request
 };
 

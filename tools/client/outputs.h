@@ -21,8 +21,8 @@ namespace svdserve {
 using OrderedJson = nlohmann::ordered_json;
 
 struct OutputFileOptions {
-  std::string file;   // empty is stdout
-  bool json = false;  // JSON lines; always, if `file` is given
+  std::string file = {};  // empty is stdout
+  bool json = false;      // JSON lines; always, if `file` is given
 };
 
 void AddOutputOptions(CLI::App* command, OutputFileOptions* options);
