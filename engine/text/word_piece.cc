@@ -41,7 +41,7 @@ class WordPieceBuilder {
 
   static std::vector<Key> Keys(const std::vector<WordPiece::Token>& tokens,
                                std::string_view prefix, size_t max_chars);
-  void AddTrie(uint32_t root, std::vector<Key> keys);
+  void AddTrie(uint32_t root, const std::vector<Key>& keys);
   void AddChildren(const Range& range, const std::vector<Key>& keys,
                    std::vector<Range>* queue);
   uint32_t FindBase(const std::vector<uint8_t>& bytes);
@@ -55,7 +55,8 @@ class WordPieceBuilder {
   uint32_t AddList(const std::vector<Piece>& list);
 
   WordPiece out_;
-  uint32_t first_free_ = 2;
+  uint32_t first_free_ = 2;  // no gap before it
+  uint32_t first_wide_ = 2;  // no gap worth trying before it
   // Of every node: the piece that it is, if any, and its last byte.
   std::vector<Piece> pieces_;
   std::vector<uint8_t> last_byte_;
@@ -84,23 +85,28 @@ void WordPieceBuilder::Reserve(size_t size) {
   last_byte_.resize(size);
 }
 
-// First fit, from the first gap on; gives up on gaps that are too tight.
+// First fit. Nodes of one child fill the gaps; for those of more, gaps that
+// proved too tight are passed over for good, so that the search stays short.
 uint32_t WordPieceBuilder::FindBase(const std::vector<uint8_t>& bytes) {
-  constexpr int kMaxTries = 1024;
+  constexpr int kMaxSteps = 512;
   std::vector<WordPiece::Node>& nodes = out_.nodes_;
   const auto is_free = [&](uint32_t at) {
     return at >= nodes.size() || (at >= 2 && nodes[at].parent == kNone);
   };
-  while (!is_free(first_free_)) ++first_free_;
-  int tries = 0;
-  for (uint32_t at = first_free_; at < nodes.size(); ++at) {
-    if (!is_free(at) || at < bytes[0]) continue;
+  uint32_t& start = bytes.size() == 1 ? first_free_ : first_wide_;
+  while (!is_free(start) || start < bytes[0]) ++start;
+  int steps = 0;
+  for (uint32_t at = start; at < nodes.size(); ++at) {
     const uint32_t base = at - bytes[0];
-    if (std::all_of(bytes.begin(), bytes.end(),
+    if (at >= bytes[0] &&
+        std::all_of(bytes.begin(), bytes.end(),
                     [&](uint8_t b) { return is_free(base + b); })) {
       return base;
     }
-    if (++tries == kMaxTries) break;
+    if (++steps == kMaxSteps) {
+      start = at;
+      steps = 0;
+    }
   }
   return static_cast<uint32_t>(nodes.size());
 }
@@ -139,7 +145,7 @@ void WordPieceBuilder::AddChildren(const Range& range,
   }
 }
 
-void WordPieceBuilder::AddTrie(uint32_t root, std::vector<Key> keys) {
+void WordPieceBuilder::AddTrie(uint32_t root, const std::vector<Key>& keys) {
   std::vector<Range> queue = {{root, 0, 0, keys.size()}};
   for (size_t i = 0; i < queue.size(); ++i) {
     const Range range = queue[i];
