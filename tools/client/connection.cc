@@ -38,7 +38,13 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(
     const ServerOptions& options) {
   std::shared_ptr<grpc::Channel> channel = NewChannel(options.address);
   const auto patience = std::chrono::system_clock::now() + kConnectPatience;
-  if (!channel->WaitForConnected(patience)) {
+  grpc_connectivity_state state = channel->GetState(/*try_to_connect=*/true);
+  while (state != GRPC_CHANNEL_READY) {
+    if (state != GRPC_CHANNEL_TRANSIENT_FAILURE &&
+        channel->WaitForStateChange(state, patience)) {
+      state = channel->GetState(/*try_to_connect=*/true);
+      continue;
+    }
     return absl::UnavailableError(
         absl::StrCat("no server answers at ", options.address,
                      "; start one with `svdserve --model DIR`, or name its "

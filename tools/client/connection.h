@@ -23,7 +23,7 @@ struct ServerOptions {
 void AddServerOptions(CLI::App* command, ServerOptions* options);
 
 // Waits a moment for the connection. UNAVAILABLE, with the address and a hint,
-// if nothing answers.
+// at once if it is refused, or else when nothing answers.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(
     const ServerOptions& options);
 
