@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
@@ -72,7 +73,9 @@ class FakeEngine final : public Engine {
   // Waits until `count` inputs are held.
   void AwaitHeld(int count) {
     const absl::MutexLock lock(&mutex_);
-    const auto held = [&] { return held_.size() >= count; };
+    const auto held = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return held_.size() >= count;
+    };
     mutex_.Await(absl::Condition(&held));
   }
   std::vector<Submitted> TakeHeld() {
@@ -134,7 +137,9 @@ class FakeEngine final : public Engine {
     {
       const absl::MutexLock lock(&mutex_);
       draining_ = true;
-      const auto none = [&] { return held_.empty(); };
+      const auto none = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        return held_.empty();
+      };
       mutex_.AwaitWithDeadline(absl::Condition(&none), deadline);
       rest = std::exchange(held_, {});
     }
