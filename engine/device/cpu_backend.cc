@@ -97,6 +97,21 @@ CpuBackend::CpuBackend(const Model& model, CpuWeights weights,
            .arena_bytes = arena_bytes};
 }
 
+bool CpuBackend::IsMine(const Plan& plan) const {
+  const int layers = weights_.layers.size();
+  const int heads = weights_.head.size();
+  if (plan.steps.size() != 2 + 2 * layers + heads) return false;
+  for (const Step& step : plan.steps) {
+    const bool in_head = step.kind == StepKind::kHead;
+    if (step.layer >= (in_head ? heads : layers)) return false;
+    if (step.lanes != 1 && step.lanes != target_.threads) return false;
+  }
+  const Buffer* hidden = plan.Find(plan.steps[0], Role::kHidden);
+  return hidden != nullptr && hidden->bytes >= uint64_t{1} * plan.shape.tokens *
+                                                   shape_.hidden *
+                                                   target_.element_bytes;
+}
+
 absl::Status CpuBackend::Validate(const Plan& plan,
                                   const PackedBatch& batch) const {
   if (plan.peak_bytes > arena_.bytes()) {
@@ -104,13 +119,9 @@ absl::Status CpuBackend::Validate(const Plan& plan,
         absl::StrFormat("the plan needs %d bytes; the arena has %d",
                         plan.peak_bytes, arena_.bytes()));
   }
-  for (const Step& step : plan.steps) {
-    const bool in_head = step.kind == StepKind::kHead;
-    const int layers = in_head ? weights_.head.size() : weights_.layers.size();
-    if (step.layer >= layers || step.lanes > target_.threads) {
-      return absl::InvalidArgumentError(
-          "the plan was made for another model or another backend");
-    }
+  if (!IsMine(plan)) {
+    return absl::InvalidArgumentError(
+        "the plan was made for another model or another backend");
   }
   return CheckBatch(plan, batch,
                     {.vocab = weights_.word.rows,

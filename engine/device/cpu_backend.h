@@ -33,6 +33,8 @@ class CpuBackend final : public Backend {
  private:
   CpuBackend(const Model& model, CpuWeights weights, PlanTarget target,
              uint64_t arena_bytes);
+  // Whether the plan was made for this model and target().
+  bool IsMine(const Plan& plan) const;
   absl::Status Validate(const Plan& plan, const PackedBatch& batch) const;
 
   const ModelShape shape_;

@@ -84,7 +84,7 @@ KernelStatus CpuEncoder::Run(const Plan& plan, const PackedBatch& batch) {
   status_ = KernelStatus::kOk;
   sequences_ = batch.sequences();
   for (const Step& step : plan.steps) {
-    if (status_ != KernelStatus::kOk) break;
+    if (status_ != KernelStatus::kOk) return status_;
     switch (step.kind) {
       case StepKind::kEmbed:
         CopyIn(plan, step, batch);
@@ -104,10 +104,12 @@ KernelStatus CpuEncoder::Run(const Plan& plan, const PackedBatch& batch) {
         break;
     }
   }
+  if (status_ != KernelStatus::kOk) return status_;
   for (int i = 0; i < sequences_; ++i) {
-    FinishRow(batch.options[i], output_ + i * shape_.output_width());
+    FinishRow(batch.options[i],
+              output_ + int64_t{1} * i * shape_.output_width());
   }
-  return status_;
+  return KernelStatus::kOk;
 }
 
 void CpuEncoder::CopyIn(const Plan& plan, const Step& step,

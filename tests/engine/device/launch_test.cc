@@ -81,6 +81,15 @@ TEST_F(LaunchTest, RefusesAnotherModelsPlan) {
   plan_ = *Planner(deeper.shape, backend_->target(), 64 << 20)
                .MakePlan(batch_.Shape());
   EXPECT_THAT(Refusal(), HasSubstr("another model"));
+  const Model wider = RandomModel({.heads = 6});
+  plan_ = *Planner(wider.shape, backend_->target(), 64 << 20)
+               .MakePlan(batch_.Shape());
+  plan_.steps.pop_back();
+  EXPECT_THAT(Refusal(), HasSubstr("another model"));
+  const Model narrower = RandomModel({.heads = 2});
+  plan_ = *Planner(narrower.shape, backend_->target(), 64 << 20)
+               .MakePlan(batch_.Shape());
+  EXPECT_THAT(Refusal(), HasSubstr("another model"));
 }
 
 TEST_F(LaunchTest, WorksAgainAfterARefusal) {
