@@ -2,11 +2,11 @@
 """What tools/quickstart sends, and how it shows the replies.
 
   quickstart_report.py sentences                     the inputs, as JSON lines
-  quickstart_report.py embed HALF DENSE [--expect-order]
-  quickstart_report.py classify HALF DENSE
+  quickstart_report.py embed HALF DENSE ESTIMATE [--expect-order]
+  quickstart_report.py classify HALF DENSE ESTIMATE
 
 HALF and DENSE are the output of `svdctl embed` or `svdctl classify` of the
-compressed and of the dense model. With --expect-order it fails unless every
+compressed and of the dense model, ESTIMATE that of `svdctl estimate`. With --expect-order it fails unless every
 related pair is closer than every unrelated one.
 """
 
@@ -47,16 +47,29 @@ def cosine(a, b):
     return dot / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
 
 
-def show_costs(results):
+def show_costs(results, estimates):
+    """What the texts were charged, and what a full batch would be."""
     tokens = sum(r["tokens"] for r in results)
     charged = sum(r["activation_bytes"] for r in results)
     dense = sum(r["dense_activation_bytes"] for r in results)
+    fixed = estimates[0]["fixed_activation_bytes"]
     print(f"\n{len(results)} texts, {tokens} tokens")
-    print(f"activation bytes charged        {charged:>12,}"
-          f"  ({charged / tokens:,.0f} a token)")
-    print(f"an ordinary dense forward needs {dense:>12,}"
-          f"  ({dense / tokens:,.0f} a token)")
-    print(f"charged / dense                 {charged / dense:>12.1%}")
+    print(f"activation bytes charged for them  {charged:>13,}")
+    print(f"a batch's own, whatever its size   {fixed:>13,}")
+    print(f"an ordinary dense forward needs    {dense:>13,}")
+
+    # Charges are additive: so much an input and so much a token.
+    short = min(estimates, key=lambda e: e["tokens"])
+    long = max(estimates, key=lambda e: e["tokens"])
+    if long["tokens"] == short["tokens"]:
+        return
+    per_token = ((long["activation_bytes"] - short["activation_bytes"])
+                 / (long["tokens"] - short["tokens"]))
+    per_input = short["activation_bytes"] - per_token * short["tokens"]
+    full = fixed + 32 * per_input + 32 * 256 * per_token
+    full_dense = 32 * 256 * dense / tokens
+    print(f"for 32 texts of 256 tokens: {full / 2**20:.1f} MiB instead of "
+          f"{full_dense / 2**20:.1f} MiB ({full / full_dense:.1%})")
 
 
 def show_embeddings(half, dense, expect_order):
@@ -102,7 +115,7 @@ def main(command, *arguments):
         show_labels(half, dense)
     else:
         show_embeddings(half, dense, "--expect-order" in arguments)
-    show_costs(half)
+    show_costs(half, read(arguments[2]))
 
 
 if __name__ == "__main__":
