@@ -44,6 +44,8 @@ def ctest_cases(path):
         elif not cases:
             skipped = test.find("skipped")
             reason = "" if skipped is None else skipped.get("message") or ""
+            if reason.startswith("Unable to find executable"):
+                outcome = "failed"  # it was not built
             yield outcome, name, reason
 
 
