@@ -119,6 +119,7 @@ void DeviceWorker::FinishOldest() {
   running_.pop_front();
   free_.push_back(slot);
   UpdateArenaGauges();
+  if (running_.empty()) MeasureArena(slot->plan->peak_bytes);
   if (!status.ok()) {
     Fail(slot, status);
     return;
@@ -137,7 +138,9 @@ absl::Status DeviceWorker::Launch(Slot* slot) {
 
 absl::Status DeviceWorker::RunAlone(Slot* slot) {
   if (absl::Status status = Launch(slot); !status.ok()) return status;
-  return backend_->Collect(slot->index, &slot->output);
+  absl::Status status = backend_->Collect(slot->index, &slot->output);
+  MeasureArena(slot->plan->peak_bytes);
+  return status;
 }
 
 absl::Status DeviceWorker::RunWarmUp(int sequences, int tokens_each) {
@@ -240,6 +243,14 @@ void DeviceWorker::UpdateArenaGauges() {
   }
   arena_in_use_.store(in_use, std::memory_order_relaxed);
   arena_peak_.store(std::max(arena_peak(), in_use), std::memory_order_relaxed);
+}
+
+// Looking costs time, so only after a batch that was planned to go higher.
+void DeviceWorker::MeasureArena(uint64_t planned) {
+  if (planned <= measured_plan_) return;
+  measured_plan_ = planned;
+  arena_peak_.store(std::max(arena_peak(), planned), std::memory_order_relaxed);
+  arena_touched_.store(backend_->TouchedBytes(), std::memory_order_relaxed);
 }
 
 }  // namespace svdserve

@@ -58,6 +58,10 @@ class DeviceWorker {
   uint64_t arena_peak() const {
     return arena_peak_.load(std::memory_order_relaxed);
   }
+  // What the device found touched, after the batch with the highest peak.
+  uint64_t arena_touched() const {
+    return arena_touched_.load(std::memory_order_relaxed);
+  }
 
  private:
   // One slot of the backend, with buffers that are used again and again.
@@ -86,6 +90,7 @@ class DeviceWorker {
                                        int row, absl::Duration compute) const;
   void NoteHealth(const absl::Status& status);
   void UpdateArenaGauges();
+  void MeasureArena(uint64_t planned);
 
   Backend* const backend_;
   const Planner* const planner_;
@@ -100,10 +105,12 @@ class DeviceWorker {
   std::vector<Slot*> free_;
   std::deque<Slot*> running_;  // oldest first
   int failures_in_a_row_ = 0;
+  uint64_t measured_plan_ = 0;  // highest planned peak that was looked at
 
   std::atomic<bool> healthy_{true};
   std::atomic<uint64_t> arena_in_use_{0};
   std::atomic<uint64_t> arena_peak_{0};
+  std::atomic<uint64_t> arena_touched_{0};
   std::thread thread_;
 };
 

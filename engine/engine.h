@@ -58,7 +58,7 @@ struct EngineOptions {
   int tokenizer_threads = 1;
   uint64_t text_budget_bytes = 32 << 20;    // text that waits for tokenization
   uint64_t queue_budget_bytes = 256 << 20;  // activation bytes that wait
-  int max_batch_tokens = 16384;
+  int max_batch_tokens = 0;  // 0: what the device needs for full speed
   int max_batch_inputs = 512;
   absl::Duration gather_window = absl::Milliseconds(1);
 };
@@ -75,10 +75,11 @@ struct InputEstimate {
 
 // A snapshot for gauges and GetModelInfo.
 struct EngineGauges {
-  uint64_t arena_bytes = 0;         // the budget of what runs
-  uint64_t arena_in_use_bytes = 0;  // planned peak of the running batch
-  uint64_t arena_peak_bytes = 0;    // highest planned peak so far
-  uint64_t queue_budget_bytes = 0;  // the budget of what waits
+  uint64_t arena_bytes = 0;          // the budget of what runs
+  uint64_t arena_in_use_bytes = 0;   // planned peak of the running batch
+  uint64_t arena_peak_bytes = 0;     // highest planned peak so far
+  uint64_t arena_touched_bytes = 0;  // highest byte found touched so far
+  uint64_t queue_budget_bytes = 0;   // the budget of what waits
   uint64_t queue_reserved_bytes = 0;
   uint64_t queue_peak_bytes = 0;
   uint64_t text_budget_bytes = 0;

@@ -34,6 +34,11 @@ AdmissionLimits LimitsOf(const EngineOptions& options, const ModelShape& shape,
           .queue_budget_bytes = options.queue_budget_bytes};
 }
 
+int BatchTokens(const EngineOptions& options, const Backend& backend) {
+  return options.max_batch_tokens > 0 ? options.max_batch_tokens
+                                      : backend.info().full_speed_tokens;
+}
+
 absl::Status Draining(const char* message) {
   return MakeRefusal(absl::StatusCode::kUnavailable, message,
                      {.reason = RefusalReason::kDraining});
@@ -55,7 +60,7 @@ class EngineImpl : public Engine {
                  parts_.type_vocab, admission_.longest_input()),
         text_budget_(options.text_budget_bytes),
         in_flight_(clock_),
-        scheduler_({.max_tokens = options.max_batch_tokens,
+        scheduler_({.max_tokens = BatchTokens(options, *parts_.backend),
                     .max_inputs = options.max_batch_inputs,
                     .gather_window = options.gather_window},
                    &admission_, clock_),
@@ -279,6 +284,7 @@ EngineGauges EngineImpl::Gauges() const {
   gauges.arena_bytes = planner_.arena_bytes();
   gauges.arena_in_use_bytes = worker_.arena_in_use();
   gauges.arena_peak_bytes = worker_.arena_peak();
+  gauges.arena_touched_bytes = worker_.arena_touched();
   gauges.queue_budget_bytes = admission_.queue().limit();
   gauges.queue_reserved_bytes = admission_.queue().reserved();
   gauges.queue_peak_bytes = admission_.queue().peak();
@@ -291,13 +297,13 @@ EngineGauges EngineImpl::Gauges() const {
 
 absl::Status CheckOptions(const EngineOptions& options,
                           const EngineParts& parts) {
-  if (options.tokenizer_threads < 1 || options.max_batch_tokens < 1 ||
+  if (options.tokenizer_threads < 1 || options.max_batch_tokens < 0 ||
       options.max_batch_inputs < 1) {
     return absl::InvalidArgumentError(absl::StrFormat(
-        "tokenizer_threads (%d), max_batch_tokens (%d) and max_batch_inputs "
-        "(%d) must be at least 1",
-        options.tokenizer_threads, options.max_batch_tokens,
-        options.max_batch_inputs));
+        "tokenizer_threads (%d) and max_batch_inputs (%d) must be at least 1, "
+        "max_batch_tokens (%d) at least 0",
+        options.tokenizer_threads, options.max_batch_inputs,
+        options.max_batch_tokens));
   }
   if (parts.tokenizer->vocab_size() > parts.shape.vocab) {
     return absl::InvalidArgumentError(absl::StrFormat(

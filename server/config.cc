@@ -174,7 +174,7 @@ const std::vector<Key>& Keys() {
           kTiB),
       Int(
           "engine.max_batch_tokens",
-          [](C& c) -> int& { return c.engine.max_batch_tokens; }, 1, 1 << 24),
+          [](C& c) -> int& { return c.engine.max_batch_tokens; }, 0, 1 << 24),
       Int(
           "engine.max_batch_inputs",
           [](C& c) -> int& { return c.engine.max_batch_inputs; }, 1, 1 << 16),

@@ -88,6 +88,10 @@ constexpr Definition kArenaInUse = {
 constexpr Definition kArenaPeak = {
     "svdserve_arena_peak_bytes",
     "Highest planned activation peak of a batch so far."};
+constexpr Definition kArenaTouched = {
+    "svdserve_arena_touched_bytes",
+    "Highest byte of the arena that was found touched: what was measured, "
+    "beside svdserve_arena_peak_bytes, which was planned."};
 constexpr Definition kQueueBudget = {
     "svdserve_queue_budget_bytes",
     "The activation budget of what waits to run."};
@@ -178,6 +182,7 @@ void AddEngine(const Engine& engine, Snapshot* out) {
   out->Add(kArenaBudget, gauges.arena_bytes);
   out->Add(kArenaInUse, gauges.arena_in_use_bytes);
   out->Add(kArenaPeak, gauges.arena_peak_bytes);
+  out->Add(kArenaTouched, gauges.arena_touched_bytes);
   out->Add(kQueueBudget, gauges.queue_budget_bytes);
   out->Add(kQueueReserved, gauges.queue_reserved_bytes);
   out->Add(kQueuePeak, gauges.queue_peak_bytes);

@@ -22,6 +22,11 @@ class Arena {
   std::byte* data() { return memory_.get(); }
   uint64_t bytes() const { return bytes_; }
 
+  // The end of the highest byte that was ever written, found by looking for
+  // what no longer holds the pattern that construction left. Reads the bytes
+  // above the last result only.
+  uint64_t TouchedBytes();
+
   // Fills everything with `pattern`; for tests that look for touched bytes.
   void Fill(std::byte pattern);
 
@@ -30,6 +35,8 @@ class Arena {
     void operator()(std::byte* memory) const;
   };
   uint64_t bytes_;
+  std::byte untouched_;
+  uint64_t touched_bytes_ = 0;
   std::unique_ptr<std::byte, Free> memory_;
 };
 

@@ -55,6 +55,8 @@ struct BackendInfo {
   std::string mode;           // "strict"
   uint64_t weight_bytes = 0;  // as packed for the device
   uint64_t arena_bytes = 0;
+  // Tokens of a batch beyond which the device gets no faster.
+  int full_speed_tokens = 0;
 };
 
 class Backend {
@@ -69,6 +71,10 @@ class Backend {
                               const PackedBatch& batch) = 0;
   // Waits for the batch in `slot` and copies its outputs.
   virtual absl::Status Collect(int slot, BatchOutput* output) = 0;
+  // The end of the highest arena byte that any batch has touched, measured in
+  // the arena itself, not taken from plans. Not while a batch is in flight;
+  // takes time in proportion to the arena.
+  virtual uint64_t TouchedBytes() = 0;
 };
 
 enum class ComputeType { kF32, kBF16 };

@@ -19,6 +19,10 @@ constexpr int kDefaultBatchTokens = 16384;
 constexpr int kDefaultBatchInputs = 512;
 constexpr int kMaxThreads = 1024;
 
+// A worker computes chunks of up to 256 rows alone; with four of them each, no
+// worker waits long for the last one.
+constexpr int kFullSpeedTokensAThread = 1024;
+
 kernels::PoolKind PoolKindOf(Pooling pooling) {
   switch (pooling) {
     case Pooling::kMean:
@@ -94,7 +98,8 @@ CpuBackend::CpuBackend(const Model& model, CpuWeights weights,
            .dtype = bf16 ? "bfloat16" : "float32",
            .mode = "strict",
            .weight_bytes = weights_.bytes,
-           .arena_bytes = arena_bytes};
+           .arena_bytes = arena_bytes,
+           .full_speed_tokens = kFullSpeedTokensAThread * target.threads};
 }
 
 bool CpuBackend::IsMine(const Plan& plan) const {

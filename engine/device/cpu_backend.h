@@ -26,6 +26,7 @@ class CpuBackend final : public Backend {
   absl::Status Launch(int slot, const Plan& plan,
                       const PackedBatch& batch) override;
   absl::Status Collect(int slot, BatchOutput* output) override;
+  uint64_t TouchedBytes() override { return arena_.TouchedBytes(); }
 
   // For tests that look at what a batch touched.
   Arena& arena() { return arena_; }

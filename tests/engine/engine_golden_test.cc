@@ -90,6 +90,13 @@ TEST_P(EngineGoldenTest, AgreesWithHuggingFace) {
   }
 }
 
+TEST_P(EngineGoldenTest, MeasuresWhatWarmUpTouched) {
+  const EngineGauges gauges = engine_->Gauges();
+  EXPECT_GT(gauges.arena_touched_bytes, 0);
+  EXPECT_LE(gauges.arena_touched_bytes, gauges.arena_peak_bytes);
+  EXPECT_LE(gauges.arena_peak_bytes, gauges.arena_bytes);
+}
+
 TEST_P(EngineGoldenTest, TextAloneAndIdsInCompanyGiveTheSameBits) {
   std::vector<std::shared_ptr<Ending>> together;
   for (const GoldenInput& input : golden_.inputs) {

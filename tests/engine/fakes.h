@@ -29,6 +29,7 @@ class FakeBackend : public Backend {
       : width_(width), slots_(slots), pending_(slots) {
     info_.name = "fake";
     info_.arena_bytes = arena_bytes;
+    info_.full_speed_tokens = 16384;
   }
 
   const BackendInfo& info() const override { return info_; }
@@ -61,6 +62,7 @@ class FakeBackend : public Backend {
     *output = std::move(pending_[slot]);
     return absl::OkStatus();
   }
+  uint64_t TouchedBytes() override { return 0; }
 
   // While closed, launches wait, as if a batch took for ever.
   void Close() {

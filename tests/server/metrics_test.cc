@@ -96,6 +96,7 @@ TEST_F(MetricsTest, GaugesAreTheEnginesWhileItIsFollowed) {
   EngineGauges gauges;
   gauges.arena_in_use_bytes = 1;
   gauges.arena_peak_bytes = 2;
+  gauges.arena_touched_bytes = 9;
   gauges.queue_reserved_bytes = 3;
   gauges.queue_peak_bytes = 4;
   gauges.text_reserved_bytes = 5;
@@ -104,6 +105,7 @@ TEST_F(MetricsTest, GaugesAreTheEnginesWhileItIsFollowed) {
   engine_.set_gauges(gauges);
   ExpectLine("svdserve_arena_in_use_bytes 1");
   ExpectLine("svdserve_arena_peak_bytes 2");
+  ExpectLine("svdserve_arena_touched_bytes 9");
   ExpectLine("svdserve_queue_reserved_bytes 3");
   ExpectLine("svdserve_queue_peak_bytes 4");
   ExpectLine("svdserve_text_reserved_bytes 5");

@@ -32,8 +32,10 @@ void ExpectTouchesWhatWasPlanned(CpuBackend& backend, const Plan& plan) {
   EXPECT_FALSE(Touched(backend, plan.peak_bytes, backend.arena().bytes()))
       << plan.ToString();
   uint64_t last = 0;
+  uint64_t highest_offset = 0;
   for (const Buffer& buffer : plan.buffers) {
     last = std::max(last, buffer.end());
+    highest_offset = std::max(highest_offset, buffer.offset);
     bool touched = false;
     for (int lane = 0; lane < buffer.lanes; ++lane) {
       const uint64_t begin = buffer.offset + lane * buffer.lane_stride;
@@ -42,6 +44,8 @@ void ExpectTouchesWhatWasPlanned(CpuBackend& backend, const Plan& plan) {
     EXPECT_TRUE(touched) << RoleName(buffer.role) << "\n" << plan.ToString();
   }
   EXPECT_EQ(last, plan.peak_bytes);
+  EXPECT_LE(backend.TouchedBytes(), plan.peak_bytes);
+  EXPECT_GT(backend.TouchedBytes(), highest_offset);
 }
 
 class ArenaTest : public ::testing::TestWithParam<ComputeType> {

@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""A server at ten times what it can do: does it stay up, fast and in bounds?
+
+  tests/bench/overload.py --model DIR [--bin build/serve] [--seconds 60]
+
+Starts svdserve on free loopback ports, measures its rate at saturation and its
+latency at rest, offers `--factor` times that rate in an open loop (lengths 1 to
+512, longer ones truncated) while sampling memory and budgets twice a second,
+then asks again at rest. Writes results/overload.json; exits 1 if a bound does
+not hold. Needs nothing but Python and the two programs.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+
+from bench_common import run_json, write_result
+
+LENGTHS = "uniform:1-600"  # the model's limit is less: the rest is truncated
+
+
+class Server:
+    """svdserve in a process of its own, and its metrics."""
+
+    def __init__(self, binaries, model):
+        self.directory = tempfile.TemporaryDirectory()
+        ports = pathlib.Path(self.directory.name) / "ports"
+        self.process = subprocess.Popen(
+            [binaries / "server/svdserve", "--model", model, "--listen", "127.0.0.1:0",
+             "--metrics-listen", "127.0.0.1:0", "--ports-file", ports])
+        while not (ports.exists() and ports.read_text().endswith("\n")):
+            if self.process.poll() is not None:
+                raise SystemExit("svdserve did not start")
+            time.sleep(0.05)
+        self.ports = dict(line.split() for line in ports.read_text().splitlines())
+        self.address = f"127.0.0.1:{self.ports['grpc']}"
+
+    def metrics(self):
+        """{name{labels}: value} of one scrape."""
+        url = f"http://127.0.0.1:{self.ports['metrics']}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as reply:
+            lines = reply.read().decode().splitlines()
+        rows = [re.fullmatch(r"(\S+) (\S+)", l) for l in lines if not l.startswith("#")]
+        return {row[1]: float(row[2]) for row in rows if row}
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+def histogram_quantile(before, after, name, labels, share):
+    """The upper bound of the bucket that holds the quantile of what came between."""
+    counts = {}
+    for key, value in after.items():
+        found = re.fullmatch(name + r"_bucket\{(.*)\}", key)
+        if found and all(label in found[1] for label in labels):
+            bound = float(re.search(r'le="([^"]+)"', found[1])[1].replace("+Inf", "inf"))
+            counts[bound] = counts.get(bound, 0) + value - before.get(key, 0)
+    total = counts.get(float("inf"), 0)
+    return next((b for b in sorted(counts) if total and counts[b] >= share * total), None)
+
+
+def sample(server, samples, stop):
+    start = time.monotonic()
+    while not stop.wait(0.5):
+        m = server.metrics()
+        samples.append({
+            "second": round(time.monotonic() - start, 2),
+            "resident_bytes": m["process_resident_memory_bytes"],
+            **{f"{kind}_{what}": m[f"svdserve_{kind}_{what}_bytes"]
+               for kind, what in [("arena", "in_use"), ("arena", "peak"), ("queue", "reserved"),
+                                  ("queue", "peak"), ("text", "reserved")]}})
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--bin", type=pathlib.Path, default=pathlib.Path("build/serve"))
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--factor", type=float, default=10)
+    args = parser.parse_args()
+    server = Server(args.bin, args.model)
+    load = [args.bin / "tools/svdctl", "load", "--json", "--server", server.address, "--truncate"]
+
+    def at_rest():
+        return run_json(load + ["--lengths", "fixed:16", "--rate", "10", "--duration", "3"])
+
+    rest_before = at_rest()
+    # Enough in flight to fill batches, few enough that none is refused.
+    saturated = run_json(load + ["--lengths", LENGTHS, "--saturate", "64", "--duration", "8",
+                                 "--warmup", "2"])
+    rate = saturated["ok_requests_per_second"]
+    before = server.metrics()
+    samples, stop = [], threading.Event()
+    sampler = threading.Thread(target=sample, args=(server, samples, stop))
+    sampler.start()
+    overload = run_json(load + ["--lengths", LENGTHS, "--rate", f"{rate * args.factor:.1f}",
+                                "--duration", str(args.seconds), "--timeout", "120",
+                                "--max-in-flight", "100000"])
+    stop.set()
+    sampler.join()
+    after = server.metrics()
+    rest_after = at_rest()
+    code = server.stop()
+    report(args, server, before, after, samples, code,
+           {"at_rest_before": rest_before, "saturated": saturated, "overload": overload,
+            "at_rest_after": rest_after})
+
+
+def report(args, server, before, after, samples, code, loads):
+    limits = {k: after[f"svdserve_{k}_budget_bytes"] for k in ("arena", "queue", "text")}
+    settled = [s["resident_bytes"] for s in samples if 20 <= s["second"] <= 60] or [0]
+    accepted = loads["overload"]["by_status"]["OK"]["latency_seconds"]
+    # Queued work over the rate at which the device works it off, and one batch.
+    batches = {k: after[f"svdserve_batch_compute_seconds_{k}"] -
+                  before[f"svdserve_batch_compute_seconds_{k}"] for k in ("sum", "count")}
+    charged = (after["svdserve_activation_bytes_total"] -
+               before["svdserve_activation_bytes_total"])
+    queue = max(s["queue_reserved"] for s in samples)
+    batch = histogram_quantile(before, after, "svdserve_batch_compute_seconds", [], 1)
+    bound = queue / (charged / args.seconds) + batch
+    refused = histogram_quantile(before, after, "svdserve_request_seconds",
+                                 ['outcome="refused"'], 0.99)
+    reasons = {k: after[k] - before.get(k, 0) for k in after
+               if k.startswith("svdserve_refusals_total")}
+    checks = {
+        "server drained and exited with 0": code == 0,
+        "resident memory within 1 % from second 20":
+            max(settled) <= 1.01 * min(settled) and settled != [0],
+        "p99 of accepted <= queued work / rate + one batch": accepted["p99"] <= bound,
+        "server-side p99 of refusals < 5 ms": refused is not None and refused <= 0.005,
+        "every refusal has its reason":
+            sum(reasons.values()) >= loads["overload"]["by_status"]
+            .get("RESOURCE_EXHAUSTED", {"requests": 0})["requests"] > 0,
+        "no sample above a budget": all(
+            max(s[f"{k}_{w}"] for w in ws) <= limits[k] for s in samples
+            for k, ws in [("arena", ("in_use", "peak")), ("queue", ("reserved", "peak")),
+                          ("text", ("reserved",))]),
+        "normal right after": loads["at_rest_after"]["by_status"].keys() == {"OK"} and
+            loads["at_rest_after"]["by_status"]["OK"]["latency_seconds"]["p50"] <=
+            2 * loads["at_rest_before"]["by_status"]["OK"]["latency_seconds"]["p50"],
+    }
+    write_result("overload", {
+        "checks": checks,
+        "resident_bytes_from_second_20": {"min": min(settled), "max": max(settled)},
+        "accepted_p99_seconds": accepted["p99"], "bound_seconds": bound,
+        "queued_bytes_most": queue, "charged_bytes_per_second": charged / args.seconds,
+        "largest_batch_seconds_at_most": batch,
+        "mean_batch_seconds": batches["sum"] / max(batches["count"], 1),
+        "refusal_p99_seconds_at_most": refused, "refusals": reasons,
+        "budgets_bytes": limits, **loads})
+    for name, good in checks.items():
+        print(("ok      " if good else "FAILED  ") + name)
+    sys.exit(0 if all(checks.values()) else 1)
+
+
+if __name__ == "__main__":
+    main()
