@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks the sources: format, include directions, headers, clang-tidy, shell.
+"""Checks the sources: format, include directions, headers, tidy, shell, tables.
 
   tools/lint.py [CHECK...]   all checks, or the named ones
 
@@ -204,12 +204,20 @@ def check_shell():
     return result.returncode == 0
 
 
+def check_tables():
+    """The top README's tables are what tests/bench/results say."""
+    result = run([sys.executable, "tests/bench/make_tables.py", "--check"])
+    print(result.stdout + result.stderr, end="")
+    return result.returncode == 0
+
+
 CHECKS = {
     "format": check_format,
     "directions": check_directions,
     "headers": check_headers,
     "tidy": check_tidy,
     "shell": check_shell,
+    "tables": check_tables,
 }
 
 

@@ -11,46 +11,16 @@ compressed model is compared with PyTorch on W = U·V. Needs sentence-transforme
 """
 
 import argparse
-import contextlib
 import json
 import pathlib
-import signal
 import subprocess
 import tempfile
-import time
 
 import bench_common
 import corpus
+from running_server import RunningServer
 
 REQUIRED = {"float32": 0.99999, "bfloat16": 0.999}
-START_SECONDS = 120
-
-
-@contextlib.contextmanager
-def server(args, compute, scratch):
-    """A running svdserve; gives its address."""
-    ports = scratch / f"ports-{compute}"
-    config = scratch / f"config-{compute}.yaml"
-    config.write_text(json.dumps({  # JSON is YAML
-        "model": {"directory": str(pathlib.Path(args.model).resolve())},
-        "server": {"listen": "127.0.0.1:0"},
-        "engine": {"dtype": compute, "threads": args.threads},
-        "metrics": {"listen": "127.0.0.1:0"},
-        "log": {"level": "warning"}}))
-    process = subprocess.Popen([args.svdserve, "--config", config, "--ports-file", ports])
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not ports.exists():
-            if process.poll() is not None:
-                raise SystemExit(f"svdserve ended with exit code {process.returncode}")
-            if time.monotonic() > deadline:
-                raise SystemExit(f"svdserve was not ready after {START_SECONDS} s")
-            time.sleep(0.05)
-        bound = dict(line.split() for line in ports.read_text().splitlines())
-        yield "127.0.0.1:" + bound["grpc"]
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
 
 
 def served_embeddings(args, compute, texts):
@@ -58,8 +28,9 @@ def served_embeddings(args, compute, texts):
         scratch = pathlib.Path(folder)
         inputs, outputs = scratch / "texts.jsonl", scratch / "vectors.jsonl"
         inputs.write_text("".join(json.dumps(text) + "\n" for text in texts))
-        with server(args, compute, scratch) as address:
-            subprocess.run([args.svdctl, "embed", "--server", address, "--truncate", "--normalize",
+        with RunningServer(args.svdserve, args.model, dtype=compute,
+                           threads=args.threads) as server:
+            subprocess.run([args.svdctl, "embed", "--server", server.address, "--truncate", "--normalize",
                             "--input", inputs, "--output", outputs], check=True)
         rows = [json.loads(line) for line in outputs.read_text().splitlines()]
     errors = [row for row in rows if "error" in row]

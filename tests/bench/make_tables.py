@@ -81,7 +81,36 @@ def quality(result):
           f"{cosine['mean']:.3f}", f"{result['rank_correlation_of_similarities']:.3f}"]])
 
 
-TABLES = [("peers_cpu", peers), ("accuracy_cpu", accuracy), ("quality", quality)]
+def serving(result):
+    busy, rest = result["lone_query_beside_bulk_seconds"], result["lone_query_at_rest_seconds"]
+    lines = [f"**Serving** over gRPC, the client on the same processors. {origin(result)}", ""]
+    return lines + table(
+        ["engine alone", "served at saturation", "share", "the client's share of the processors",
+         "lone 16-token query, p50", "its p99 beside bulk load"],
+        [[f"{result['engine_tokens_per_second']:,.0f} tokens/s",
+          f"{result['served_tokens_per_second']:,.0f} tokens/s", f"{100 * result['served_share']:.1f} %",
+          f"{100 * result['client_cpu_share']:.1f} %", f"{1e3 * rest['p50']:.2f} ms",
+          f"{1e3 * busy['p99']:.0f} ms = {result['lone_query_p99_in_batches']:.2f} batches"]])
+
+
+def overload(result):
+    offered, accepted = result["overload"], result["overload"]["by_status"]
+    refused = sum(s["requests"] for name, s in accepted.items() if name != "OK")
+    resident = result["resident_bytes_from_second_20"]
+    growth = 100 * (resident["max"] / resident["min"] - 1)
+    lines = [f"**Overload**: {offered['sent_requests_per_second']:,.0f} requests/s offered to a server that does "
+             f"{result['saturated']['ok_requests_per_second']:,.0f}, for {offered['measured_seconds']:.0f} s. "
+             f"{origin(result)}", ""]
+    return lines + table(
+        ["answered", "refused", "p99 of accepted", "its bound: queued work / rate + one batch",
+         "p99 of refusals, in the server", "resident memory, second 20 on"],
+        [[f"{accepted['OK']['requests']:,}", f"{refused:,}", f"{result['accepted_p99_seconds']:.2f} s",
+          f"{result['bound_seconds']:.2f} s", f"< {1e3 * result['refusal_p99_seconds_at_most']:.2f} ms",
+          f"within {growth:.2f} %"]])
+
+
+TABLES = [("peers_cpu", peers), ("serving_cpu", serving), ("overload", overload),
+          ("accuracy_cpu", accuracy), ("quality", quality)]
 
 
 def make():

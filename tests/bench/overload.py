@@ -11,49 +11,16 @@ not hold. Needs nothing but Python and the two programs.
 """
 
 import argparse
-import json
 import pathlib
 import re
-import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
-import urllib.request
 
 from bench_common import run_json, write_result
+from running_server import RunningServer
 
 LENGTHS = "uniform:1-600"  # the model's limit is less: the rest is truncated
-
-
-class Server:
-    """svdserve in a process of its own, and its metrics."""
-
-    def __init__(self, binaries, model):
-        self.directory = tempfile.TemporaryDirectory()
-        ports = pathlib.Path(self.directory.name) / "ports"
-        self.process = subprocess.Popen(
-            [binaries / "server/svdserve", "--model", model, "--listen", "127.0.0.1:0",
-             "--metrics-listen", "127.0.0.1:0", "--ports-file", ports])
-        while not (ports.exists() and ports.read_text().endswith("\n")):
-            if self.process.poll() is not None:
-                raise SystemExit("svdserve did not start")
-            time.sleep(0.05)
-        self.ports = dict(line.split() for line in ports.read_text().splitlines())
-        self.address = f"127.0.0.1:{self.ports['grpc']}"
-
-    def metrics(self):
-        """{name{labels}: value} of one scrape."""
-        url = f"http://127.0.0.1:{self.ports['metrics']}/metrics"
-        with urllib.request.urlopen(url, timeout=10) as reply:
-            lines = reply.read().decode().splitlines()
-        rows = [re.fullmatch(r"(\S+) (\S+)", l) for l in lines if not l.startswith("#")]
-        return {row[1]: float(row[2]) for row in rows if row}
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
 
 
 def histogram_quantile(before, after, name, labels, share):
@@ -87,35 +54,30 @@ def main():
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--factor", type=float, default=10)
     args = parser.parse_args()
-    server = Server(args.bin, args.model)
-    load = [args.bin / "tools/svdctl", "load", "--json", "--server", server.address, "--truncate"]
-
-    def at_rest():
-        return run_json(load + ["--lengths", "fixed:16", "--rate", "10", "--duration", "3"])
-
-    rest_before = at_rest()
-    # Enough in flight to fill batches, few enough that none is refused.
-    saturated = run_json(load + ["--lengths", LENGTHS, "--saturate", "64", "--duration", "8",
-                                 "--warmup", "2"])
-    rate = saturated["ok_requests_per_second"]
-    before = server.metrics()
+    running = RunningServer(args.bin / "server/svdserve", args.model)
     samples, stop = [], threading.Event()
-    sampler = threading.Thread(target=sample, args=(server, samples, stop))
-    sampler.start()
-    overload = run_json(load + ["--lengths", LENGTHS, "--rate", f"{rate * args.factor:.1f}",
-                                "--duration", str(args.seconds), "--timeout", "120",
-                                "--max-in-flight", "100000"])
-    stop.set()
-    sampler.join()
-    after = server.metrics()
-    rest_after = at_rest()
-    code = server.stop()
-    report(args, server, before, after, samples, code,
-           {"at_rest_before": rest_before, "saturated": saturated, "overload": overload,
-            "at_rest_after": rest_after})
+    with running as server:
+        load = [args.bin / "tools/svdctl", "load", "--json", "--server", server.address, "--truncate"]
+        at_rest = load + ["--lengths", "fixed:16", "--rate", "10", "--duration", "3"]
+        loads = {"at_rest_before": run_json(at_rest)}
+        # Enough in flight to fill batches, few enough that none is refused.
+        loads["saturated"] = run_json(load + ["--lengths", LENGTHS, "--saturate", "64",
+                                              "--duration", "8", "--warmup", "2"])
+        rate = args.factor * loads["saturated"]["ok_requests_per_second"]
+        before = server.metrics()
+        sampler = threading.Thread(target=sample, args=(server, samples, stop))
+        sampler.start()
+        loads["overload"] = run_json(
+            load + ["--lengths", LENGTHS, "--rate", f"{rate:.1f}", "--duration", args.seconds,
+                    "--timeout", "120", "--max-in-flight", "100000"])
+        stop.set()
+        sampler.join()
+        after = server.metrics()
+        loads["at_rest_after"] = run_json(at_rest)
+    report(args, before, after, samples, running.exit_code, loads)
 
 
-def report(args, server, before, after, samples, code, loads):
+def report(args, before, after, samples, code, loads):
     limits = {k: after[f"svdserve_{k}_budget_bytes"] for k in ("arena", "queue", "text")}
     settled = [s["resident_bytes"] for s in samples if 20 <= s["second"] <= 60] or [0]
     accepted = loads["overload"]["by_status"]["OK"]["latency_seconds"]
