@@ -109,7 +109,7 @@ def overload(result):
           f"within {growth:.2f} %"]])
 
 
-TABLES = [("peers_cpu", peers), ("serving_cpu", serving), ("overload", overload),
+TABLES = [("peers_cpu", peers), ("peers_cpu_amx", speed), ("serving_cpu", serving), ("overload", overload),
           ("accuracy_cpu", accuracy), ("quality", quality)]
 
 
