@@ -74,6 +74,15 @@ std::vector<Request> MakeRequests(const LoadOptions& options,
   return requests;
 }
 
+// gRPC 1.51 shares one completion queue among all callback calls of a process,
+// and frees it twice at times when its last channel goes. A channel that has
+// made such calls and never goes keeps the queue.
+void KeepForEver(std::shared_ptr<grpc::Channel> channel) {
+  static const auto* const kept =
+      new std::shared_ptr<grpc::Channel>(std::move(channel));
+  (void)kept;
+}
+
 // One run. Run() may be called once; completions arrive on gRPC's threads.
 template <typename Method>
 class Runner {
@@ -82,8 +91,9 @@ class Runner {
       : options_(options),
         requests_(MakeRequests<typename Method::Request>(options, source)) {
     for (int i = 0; i < options.connections; ++i) {
-      stubs_.push_back(
-          v1::EncoderService::NewStub(NewChannel(options.server.address)));
+      const auto channel = NewChannel(options.server.address);
+      KeepForEver(channel);
+      stubs_.push_back(v1::EncoderService::NewStub(channel));
     }
   }
 
