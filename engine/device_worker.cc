@@ -217,7 +217,8 @@ void DeviceWorker::RetryOneByOne(
     slot->batch.tokens = task->work.tokens();
     slot->batch.charged_bytes =
         admission_->cost().fixed_bytes() + task->work.activation_bytes;
-    slot->batch.tasks.assign(1, std::move(task));
+    slot->batch.tasks.clear();
+    slot->batch.tasks.push_back(std::move(task));
     PackInto(slot->batch.tasks, &slot->packed);
     const absl::Status status = RunAlone(slot);
     if (status.ok()) {

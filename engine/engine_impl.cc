@@ -68,7 +68,7 @@ class EngineImpl : public Engine {
                 clock_, observer_) {}
 
   ~EngineImpl() override {
-    Drain(absl::InfinitePast());
+    EngineImpl::Drain(absl::InfinitePast());
     pool_.reset();
     scheduler_.Stop();
   }

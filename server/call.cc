@@ -25,7 +25,9 @@ class Gathering {
   void Answer(size_t index, absl::StatusOr<InputResult> result) {
     results_[index] = std::move(result);
     if (remaining_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-      std::move(done_)(std::move(results_));
+      Results results;
+      results.swap(results_);
+      std::move(done_)(std::move(results));
     }
   }
 

@@ -39,8 +39,9 @@ const T& Get(Field<T> field, const Config& config) {
 
 template <typename T>
 absl::Status Store(absl::StatusOr<T> value, T* field) {
-  if (value.ok()) *field = *std::move(value);
-  return value.status();
+  if (!value.ok()) return value.status();
+  *field = *std::move(value);
+  return absl::OkStatus();
 }
 
 Key Bytes(const char* name, Field<uint64_t> field, uint64_t least,
@@ -270,7 +271,7 @@ class Reader {
  private:
   absl::Status ReadSection(const YAML::Node& name_node, const YAML::Node& node,
                            Config* config) {
-    const std::string section = name_node.Scalar();
+    const std::string& section = name_node.Scalar();
     const std::vector<std::string> known = Sections();
     if (std::find(known.begin(), known.end(), section) == known.end()) {
       return At(name_node, UnknownName("section", section, known));
@@ -328,7 +329,7 @@ absl::Status SetConfigKey(const std::string& key, const std::string& value,
                           Config* config) {
   const Key* found = FindKey(key);
   if (found == nullptr) return UnknownKey(key);
-  const absl::Status status = found->parse(value, config);
+  absl::Status status = found->parse(value, config);
   if (status.ok()) return status;
   return absl::InvalidArgumentError(
       absl::StrCat(key, ": ", std::string(status.message())));

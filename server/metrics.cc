@@ -24,7 +24,6 @@ using prometheus::BuildHistogram;
 using prometheus::ClientMetric;
 using prometheus::Counter;
 using prometheus::Family;
-using prometheus::Gauge;
 using prometheus::Histogram;
 using prometheus::Labels;
 using prometheus::MetricFamily;

@@ -146,7 +146,7 @@ int Serve(const Config& config, const std::string& ports_file, Engine* engine,
        {"timeout", absl::FormatDuration(config.drain_timeout)}});
   const bool all_answered = (*server)->Drain();
   // Ends with the process: civetweb takes two seconds to stop.
-  server->release();
+  static_cast<void>(server->release());
   Log(all_answered ? LogLevel::kInfo : LogLevel::kWarning,
       all_answered ? "drained" : "drain bound reached");
   return all_answered ? kExitOk : kExitDrainBound;

@@ -61,8 +61,7 @@ absl::Status WriteAndSync(const std::string& path, const std::string& header,
     ok = ok && WriteAll(fd, tensor.bytes.get(), tensor.byte_size);
   }
   ok = ok && fsync(fd) == 0;
-  const absl::Status status =
-      ok ? absl::OkStatus() : WriteError(path, "be written");
+  absl::Status status = ok ? absl::OkStatus() : WriteError(path, "be written");
   close(fd);
   return status;
 }

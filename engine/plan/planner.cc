@@ -21,7 +21,7 @@ constexpr double kEquallyFast = 1.02;
 constexpr int kRowSteps[] = {16, 32, 48, 64, 96, 128, 192, 256, 384, 512};
 
 struct Candidate {
-  Chunking chunking;
+  Chunking chunking = {};
   uint64_t scratch = 0;
   double seconds = 0;
 };
@@ -34,16 +34,14 @@ Chunking Choose(const std::vector<Candidate>& candidates, uint64_t scratch) {
       fastest = std::min(fastest, candidate.seconds);
     }
   }
-  const Candidate* chosen = nullptr;
+  Candidate chosen{.scratch = std::numeric_limits<uint64_t>::max()};
   for (const Candidate& candidate : candidates) {
     const bool fits = candidate.scratch <= scratch;
     if (fits && candidate.seconds > fastest * kEquallyFast) continue;
     if (!fits && fastest < std::numeric_limits<double>::infinity()) continue;
-    if (chosen == nullptr || candidate.scratch < chosen->scratch) {
-      chosen = &candidate;
-    }
+    if (candidate.scratch < chosen.scratch) chosen = candidate;
   }
-  return chosen->chunking;
+  return chosen.chunking;
 }
 
 std::vector<int> LaneChoices(const PlanTarget& target) {

@@ -65,7 +65,7 @@ const char* RefusalReasonName(RefusalReason reason) {
   return "unknown";
 }
 
-absl::Status MakeRefusal(absl::StatusCode code, std::string message,
+absl::Status MakeRefusal(absl::StatusCode code, const std::string& message,
                          const RefusalDetail& detail) {
   absl::Status status(code, message);
   status.SetPayload(kPayloadUrl, absl::Cord(Serialize(detail)));

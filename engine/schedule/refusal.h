@@ -15,7 +15,7 @@ namespace svdserve {
 struct RefusalDetail {
   RefusalReason reason = RefusalReason::kQueueBudget;
   // The budget: "queue_activation_bytes", "text_bytes".
-  std::string subject = "";
+  std::string subject = {};
   uint64_t needed_bytes = 0;
   uint64_t available_bytes = 0;
   uint64_t limit_bytes = 0;
@@ -25,7 +25,7 @@ struct RefusalDetail {
 
 const char* RefusalReasonName(RefusalReason reason);  // "queue_budget"
 
-absl::Status MakeRefusal(absl::StatusCode code, std::string message,
+absl::Status MakeRefusal(absl::StatusCode code, const std::string& message,
                          const RefusalDetail& detail);
 std::optional<RefusalDetail> GetRefusal(const absl::Status& status);
 

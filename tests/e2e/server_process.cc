@@ -59,7 +59,7 @@ pid_t Spawn(std::vector<std::string> arguments, const std::string& log_file) {
 
 std::string WriteTempFile(const std::string& name,
                           const std::string& contents) {
-  const std::string file = TempName(name);
+  std::string file = TempName(name);
   std::ofstream(file) << contents;
   return file;
 }
