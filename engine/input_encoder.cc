@@ -14,8 +14,8 @@ namespace {
 // A waiting input costs memory beside its text; many tiny ones count too.
 constexpr uint64_t kBytesBesideText = 512;
 
-absl::Status Invalid(std::string message, const char* subject) {
-  return MakeRefusal(absl::StatusCode::kInvalidArgument, std::move(message),
+absl::Status Invalid(const std::string& message, const char* subject) {
+  return MakeRefusal(absl::StatusCode::kInvalidArgument, message,
                      {.reason = RefusalReason::kInvalid, .subject = subject});
 }
 
