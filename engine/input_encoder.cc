@@ -2,7 +2,6 @@
 
 #include <optional>
 #include <string_view>
-#include <utility>
 
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"

@@ -181,6 +181,8 @@ def check_headers():
 def tidy(check, wanted):
     program = tool("clang-tidy")
     version = run([program, "--version"]).stdout
+    if "version 14." not in version:
+        raise Skip("wants clang-tidy 14: each version finds other things")
     configs = [p.read_text() for p in sorted(ROOT.rglob(".clang-tidy"))
                if "build" not in p.parts]
     jobs = []

@@ -33,7 +33,8 @@ def machine():
 def command():
     """The command line, with paths cut to their last component."""
     words = [pathlib.Path(w).name if w.startswith("/") else w for w in sys.argv[1:]]
-    return " ".join(["tests/bench/" + pathlib.Path(sys.argv[0]).name] + words)
+    script = pathlib.Path(sys.argv[0]).resolve().relative_to(RESULTS.resolve().parents[2])
+    return " ".join([str(script)] + words)
 
 
 def write_result(name, result):

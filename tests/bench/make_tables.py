@@ -109,8 +109,17 @@ def overload(result):
           f"within {growth:.2f} %"]])
 
 
+def tokenizer(result):
+    lines = [f"**Tokenization**, one thread, the same ids as Hugging Face `tokenizers` {result['tokenizers']}. "
+             f"{origin(result)}", ""]
+    return lines + table(
+        ["texts", "longest", "", "MB/s", "million tokens/s", "against `encode_batch`"],
+        [[r["texts"], str(r["max_tokens"] or "-"), r["program"], f"{r['mb_per_s']:.1f}",
+          f"{r['tokens_per_s'] / 1e6:.2f}", f"{r['speedup_over_encode_batch']:.1f}×"] for r in result["rows"]])
+
+
 TABLES = [("peers_cpu", peers), ("peers_cpu_amx", speed), ("serving_cpu", serving), ("overload", overload),
-          ("accuracy_cpu", accuracy), ("quality", quality)]
+          ("tokenizer", tokenizer), ("accuracy_cpu", accuracy), ("quality", quality)]
 
 
 def make():

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Times our tokenizer against Hugging Face `tokenizers`, one thread each.
 
-    compare.py MODEL_DIRECTORY PATH_OF_TOKENIZER_BENCH [--json FILE]
+    compare.py MODEL_DIRECTORY PATH_OF_TOKENIZER_BENCH
 
 Both encode the same texts; the ids must be equal, or it fails. Hugging Face
 runs `encode_batch` and `encode_batch_fast` (no offsets) on Python strings that
 exist already, ours runs Encode over the same lines. Rounds alternate, the
 fastest of each counts. The texts are made from the model's own vocabulary, with
-the word lengths and the punctuation of prose (see make_texts).
+the word lengths and the punctuation of prose (see make_texts). Writes
+results/tokenizer.json.
 """
 
 import argparse
@@ -24,6 +25,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["RAYON_NUM_THREADS"] = "1"
 import numpy
 import tokenizers
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import bench_common
 
 
 def make_texts(tokenizer, kind, megabytes):
@@ -118,7 +122,6 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("model")
   parser.add_argument("program")
-  parser.add_argument("--json", type=pathlib.Path)
   parser.add_argument("--megabytes", type=int, default=4)
   parser.add_argument("--rounds", type=int, default=3)
   args = parser.parse_args()
@@ -136,9 +139,9 @@ def main():
     print(f"{r['texts']:6} {r['max_tokens'] or '-':>4} {r['program']:18} "
           f"{r['mb_per_s']:8.1f} {r['tokens_per_s'] / 1e6:10.2f} "
           f"{r['speedup_over_encode_batch']:8.1f}")
-  if args.json:
-    args.json.write_text(json.dumps(
-        {"tokenizers": tokenizers.__version__, "rows": rows}, indent=1) + "\n")
+  bench_common.write_result("tokenizer", {
+      "tokenizers": tokenizers.__version__, "threads": 1,
+      "model": pathlib.Path(args.model).name, "rows": rows})
 
 
 if __name__ == "__main__":
