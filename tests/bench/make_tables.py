@@ -102,7 +102,7 @@ def overload(result):
              f"{result['saturated']['ok_requests_per_second']:,.0f}, for {offered['measured_seconds']:.0f} s. "
              f"{origin(result)}", ""]
     return lines + table(
-        ["answered", "refused", "p99 of accepted", "its bound: queued work / rate + one batch",
+        ["answered", "refused", "p99 of accepted", "its bound: longest time to work off what was queued, and one batch (its histogram bucket's end)",
          "p99 of refusals, in the server", "resident memory, second 20 on"],
         [[f"{accepted['OK']['requests']:,}", f"{refused:,}", f"{result['accepted_p99_seconds']:.2f} s",
           f"{result['bound_seconds']:.2f} s", f"< {1e3 * result['refusal_p99_seconds_at_most']:.2f} ms",
