@@ -438,7 +438,8 @@ TEST_F(EngineTest, DestructionFinishesEverything) {
   for (int i = 0; i < 20; ++i) endings.push_back(SubmitText("b"));
   FakeBackend* backend = backend_;
   std::thread opener([&] {
-    endings.back()->Await();  // finished while the device is still busy
+    // All are finished while the device is still busy.
+    for (const auto& ending : endings) ending->Await();
     backend->Open();
   });
   engine_.reset();
