@@ -1,0 +1,35 @@
+// y = act(x·Wᵀ + b): the matrix product of the unfused and dense paths.
+//
+// Sums run over `in` in steps of 16, ascending, in fp32 (mma m16n8k16), never
+// split: a row's bits depend on that row alone, whatever the tile or `rows`.
+// Bias and activation are fp32; one rounding to `type` at the end.
+#ifndef SVDSERVE_KERNELS_CUDA_GEMM_H_
+#define SVDSERVE_KERNELS_CUDA_GEMM_H_
+
+#include "kernels/cuda/types.h"
+
+namespace svdserve::cuda {
+
+struct GemmParams {
+  Type type = Type::kBF16;
+  int rows = 0;  // 0 launches nothing
+  int in = 0;    // a multiple of 8
+  int out = 0;   // a multiple of 8
+  const void* x = nullptr;      // [rows, in], rows x_stride elements apart
+  int64_t x_stride = 0;         // a multiple of 8
+  const void* w = nullptr;      // [out, in], packed; 16-byte aligned
+  const float* bias = nullptr;  // [out], or null
+  Activation activation = Activation::kNone;
+  // Gated variants: y = act(x·Wᵀ + b) * (x·Gᵀ + gate_bias). Null: not gated.
+  const void* gate = nullptr;        // [out, in]
+  const float* gate_bias = nullptr;  // [out], or null
+  void* y = nullptr;    // [rows, out], rows y_stride elements apart
+  int64_t y_stride = 0;  // a multiple of 8
+};
+
+cudaError_t Gemm(const GemmParams& params, const DeviceLimits& limits,
+                 cudaStream_t stream);
+
+}  // namespace svdserve::cuda
+
+#endif  // SVDSERVE_KERNELS_CUDA_GEMM_H_
