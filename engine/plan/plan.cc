@@ -27,6 +27,8 @@ const char* WayName(Way way) {
     case Way::kNone:
       return "";
     case Way::kFactoredFused:
+      return " fused";
+    case Way::kFactored:
       return " factored";
     case Way::kDense:
       return " dense";
@@ -73,6 +75,8 @@ const char* RoleName(Role role) {
       return "type_ids";
     case Role::kOffsets:
       return "offsets";
+    case Role::kOptions:
+      return "options";
     case Role::kHidden:
       return "hidden";
     case Role::kFactors:
@@ -103,6 +107,15 @@ const Buffer* Plan::Find(const Step& step, Role role) const {
     }
   }
   return nullptr;
+}
+
+bool Plan::IsSingleChunk() const {
+  for (const Step& step : steps) {
+    const bool chunked = step.kind == StepKind::kAttention ||
+                         step.kind == StepKind::kFeedForward;
+    if (chunked && step.rows_per_chunk < shape.tokens) return false;
+  }
+  return true;
 }
 
 std::string Plan::ToString() const {

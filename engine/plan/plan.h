@@ -27,13 +27,27 @@ struct BatchShape {
   friend bool operator==(const BatchShape&, const BatchShape&) = default;
 };
 
+enum class Device { kCpu, kCuda };
+
+// What the fused kernels of a device take of one layer; the backend knows.
+struct LayerFusion {
+  int attention_max_tokens = 0;  // the longest sequence; 0: not this layer
+  bool feed_forward = false;
+};
+
 // Facts of the backend that shape a plan.
 struct PlanTarget {
-  int element_bytes = 4;    // of activations: 4 (fp32) or 2 (bf16)
+  int element_bytes = 4;    // of activations: 4 (fp32) or 2 (bf16, fp16)
   int threads = 1;          // workers that run side by side
   int row_tile = 16;        // rows of one matmul call; tails are padded to it
   int heads_per_panel = 1;  // heads whose Q (K, V) columns come together
   uint64_t kernel_scratch_bytes = 0;  // what kernels need, for each worker
+
+  // kCuda: one worker, a row tile of 1, one head a panel, no kernel scratch.
+  Device device = Device::kCpu;
+  int sm = 0;                            // kCuda: 80, 86, 89, 90
+  int multiprocessors = 0;               // kCuda
+  std::vector<LayerFusion> fusion = {};  // kCuda: [layers]; empty: none
 };
 
 // What a buffer holds. One step has at most one buffer of a role.
@@ -42,13 +56,15 @@ enum class Role {
   kIds,            // [tokens] int32
   kTypeIds,        // [tokens] uint8
   kOffsets,        // [sequences + 1] int32, where each sequence starts
+  kOptions,        // [sequences] int32, what becomes of each row; CUDA
   kHidden,         // [tokens, hidden] the residual stream, updated in place
   kFactors,        // [rows, ranks] x·U of the factored matrices of a phase
-  kQkv,            // [3, heads of the group, rows, head_dim]
+  kQkv,            // Q, K and V of a group: CPU [3, heads, rows, head_dim],
+                   // CUDA [3, rows, heads * head_dim]
   kContext,        // [rows, heads * head_dim] attention's output
   kNarrow,         // [rows, rank] x·U of the output projection
   kInner,          // [rows, intermediate] the activated FFN intermediate
-  kUpdate,         // [rows, hidden] fp32, to be added to the residual stream
+  kUpdate,         // [rows, hidden] fp32, to be added to the stream; CPU
   kPooled,         // [sequences, width] fp32, what the head step reads
   kOutput,         // [sequences, width] fp32
 };
@@ -68,7 +84,13 @@ struct Buffer {
 
 enum class StepKind { kEmbed, kAttention, kFeedForward, kPool, kHead };
 // How a step runs its matrices.
-enum class Way { kNone, kFactoredFused, kDense, kMixed };
+enum class Way {
+  kNone,
+  kFactoredFused,  // what lies between the factors never exists in memory
+  kFactored,       // every matrix is factored; each product is written
+  kDense,
+  kMixed,
+};
 
 // One step; the indices point into Plan::buffers.
 struct Step {
@@ -77,7 +99,7 @@ struct Step {
   int layer = -1;
   int lanes = 1;            // chunks side by side; 1: all workers share one
   int rows_per_chunk = 0;   // tokens whose intermediates exist at once
-  int heads_per_group = 0;  // heads whose K and V exist at once
+  int heads_per_group = 0;  // heads whose K and V exist at once; fused: 0
   std::vector<int> reads = {};
   std::vector<int> writes = {};
   std::vector<int> scratch = {};
@@ -92,6 +114,9 @@ struct Plan {
 
   // The step's buffer of this role, or null if the step has none.
   const Buffer* Find(const Step& step, Role role) const;
+  // Whether every step runs in one chunk, whatever batch of the bucket comes:
+  // then its launches are always the same.
+  bool IsSingleChunk() const;
   std::string ToString() const;  // one line a step, one line a buffer
 };
 
@@ -124,11 +149,12 @@ class CostFunction {
   uint64_t bytes_per_input_ = 0;
 };
 
-// The sizes of one step's chunks, and how many run side by side.
+// The sizes of one step's chunks, how many run side by side, and how they run.
 struct Chunking {
   int lanes = 1;
-  int rows = 0;   // a multiple of the row tile
-  int heads = 0;  // attention: heads of a group; feed-forward: 0
+  int rows = 0;        // a multiple of the row tile
+  int heads = 0;       // attention: heads of a group; feed-forward, fused: 0
+  bool fused = false;  // CUDA; else as the matrices are stored
   friend bool operator==(const Chunking&, const Chunking&) = default;
 };
 

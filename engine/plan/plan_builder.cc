@@ -10,7 +10,7 @@ namespace {
 
 Way WayOf(std::initializer_list<int> ranks) {
   const int dense = std::count(ranks.begin(), ranks.end(), 0);
-  if (dense == 0) return Way::kFactoredFused;
+  if (dense == 0) return Way::kFactored;
   return dense == ranks.size() ? Way::kDense : Way::kMixed;
 }
 
