@@ -1,0 +1,24 @@
+// In place of kernels/cuda/launch.cuh: a launch runs the grid on the CPU, and
+// returns when all of it has run. Streams mean nothing.
+#ifndef SVDSERVE_TESTS_KERNELS_CUDA_EMULATOR_LAUNCH_CUH_
+#define SVDSERVE_TESTS_KERNELS_CUDA_EMULATOR_LAUNCH_CUH_
+
+#include "tests/kernels/cuda/emulator/emulator.h"
+
+namespace svdserve::cuda {
+
+inline constexpr int kDefaultSharedBytes = 48 << 10;
+
+template <typename Params>
+cudaError_t Launch(void (*kernel)(Params), dim3 grid, int threads,
+                   int shared_bytes, cudaStream_t /*stream*/,
+                   const Params& params) {
+  return emulator::Run(__PRETTY_FUNCTION__, grid, threads, shared_bytes,
+                       [kernel, &params] { kernel(params); });
+}
+
+inline unsigned char* SharedMemory() { return emulator::SharedMemory(); }
+
+}  // namespace svdserve::cuda
+
+#endif  // SVDSERVE_TESTS_KERNELS_CUDA_EMULATOR_LAUNCH_CUH_
