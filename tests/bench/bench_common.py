@@ -37,10 +37,10 @@ def command():
     return " ".join([str(script)] + words)
 
 
-def write_result(name, result):
-    """Writes results/NAME.json, with machine, date and command."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def write_result(name, result, path=None, quiet=False):
+    """Writes results/NAME.json, or `path`, with machine, date and command."""
+    path = path or RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     head = {
         "benchmark": name,
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -48,7 +48,8 @@ def write_result(name, result):
         "machine": machine(),
     }
     path.write_text(json.dumps(head | result, indent=1) + "\n")
-    print(f"wrote {path}", file=sys.stderr)
+    if not quiet:
+        print(f"wrote {path}", file=sys.stderr)
 
 
 def run_json(argv):

@@ -1,0 +1,441 @@
+// Speed of the CUDA kernels at the shapes of whole models; prints JSON.
+//
+//   kernels_gpu --models tests/bench/gpu_models.json --shapes 32x512,1x128
+//
+// Every row is the median over replays of a graph of one launcher's calls on
+// random bf16 values. TFLOP/s count the multiplications and additions of the
+// formula, GB/s each element read or written once. Names are those of peers.py,
+// which measures PyTorch at the same shapes.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <memory>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/embed.h"
+#include "kernels/cuda/fused_ffn.h"
+#include "kernels/cuda/gemm.h"
+#include "kernels/cuda/gemm_norm.h"
+#include "kernels/cuda/lowrank_attention.h"
+#include "kernels/cuda/pool.h"
+#include "nlohmann/json.hpp"
+#include "tests/bench/kernels_gpu/gpu_timer.h"
+
+namespace svdserve {
+namespace {
+
+using cuda::Activation;
+using nlohmann::ordered_json;
+
+struct Options {
+  std::string models = "tests/bench/gpu_models.json";
+  std::vector<std::string> shapes = {"1x128",  "8x128",  "32x128",
+                                     "32x512", "64x512", "8x2048"};
+  std::vector<std::string> only;  // names; empty: all
+  double seconds = 0.02;
+};
+
+struct ModelSizes {
+  std::string name;
+  std::string ranks_name;
+  int hidden, heads, intermediate;
+  int qkv_rank, out_rank, ffn_rank;
+  int head_dim() const { return hidden / heads; }
+};
+
+struct Shape {
+  int sequences = 0;
+  int length = 0;
+  int rows() const { return sequences * length; }
+};
+
+Shape ParseShape(const std::string& text) {
+  Shape shape;
+  char end = 0;
+  if (std::sscanf(text.c_str(), "%dx%d%c", &shape.sequences, &shape.length,
+                  &end) != 2 ||
+      shape.sequences < 1 || shape.length < 1) {
+    std::cerr << "kernels_gpu: '" << text << "' is no shape; 32x128 is one\n";
+    std::exit(1);
+  }
+  return shape;
+}
+
+std::vector<ModelSizes> ReadModels(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) {
+    std::cerr << "kernels_gpu: cannot read " << path << "\n";
+    std::exit(1);
+  }
+  const ordered_json all = ordered_json::parse(file);
+  std::vector<ModelSizes> models;
+  for (const auto& [name, model] : all.items()) {
+    for (const auto& [ranks_name, ranks] : model.at("ranks").items()) {
+      models.push_back({name, ranks_name, model.at("hidden"), model.at("heads"),
+                        model.at("intermediate"), ranks.at("qkv"),
+                        ranks.at("out"), ranks.at("ffn")});
+    }
+  }
+  return models;
+}
+
+cuda::DeviceLimits ReadLimits(const cudaDeviceProp& device) {
+  return {.sm = device.major * 10 + device.minor,
+          .multiprocessors = device.multiProcessorCount,
+          .shared_bytes = static_cast<int>(device.sharedMemPerBlockOptin)};
+}
+
+// Measures launchers one after another and keeps their rows.
+class Bench {
+ public:
+  Bench(const Options& options, const cudaDeviceProp& device)
+      : options_(options), limits_(ReadLimits(device)) {}
+
+  const ordered_json& rows() const { return rows_; }
+
+  // Everything that a layer of the model calls, its dense forms included.
+  void Layer(const ModelSizes& m, const Shape& s) {
+    head_ = {{"model", m.name}, {"ranks", m.ranks_name}, {"shape", Name(s)}};
+    const int d = m.hidden, rows = s.rows(), inner = m.intermediate;
+    Gemm("qkv_factors", rows, d, 3 * m.qkv_rank, Activation::kNone);
+    Gemm("head_factor", rows, m.qkv_rank, d, Activation::kNone);
+    Gemm("out_narrow", rows, d, m.out_rank, Activation::kNone);
+    Gemm("ffn_factors", rows, d, m.ffn_rank, Activation::kNone);
+    Gemm("ffn_inner", rows, m.ffn_rank, inner, Activation::kGelu);
+    Gemm("ffn_narrow", rows, inner, m.ffn_rank, Activation::kNone);
+    GemmNorm("out_expand_norm", rows, m.out_rank, d);
+    GemmNorm("ffn_expand_norm", rows, m.ffn_rank, d);
+    FusedFfn("ffn_core", rows, m.ffn_rank, inner, m.ffn_rank);
+    LowRankAttention("attention_core", s, m);
+    Attention("attention", s, m.heads, m.head_dim(), false);
+    if (m.ranks_name != "r50") return;  // the rest has no rank
+    Gemm("dense_qkv", rows, d, 3 * d, Activation::kNone);
+    Gemm("dense_ffn_in", rows, d, inner, Activation::kGelu);
+    GemmNorm("dense_out_norm", rows, d, d);
+    GemmNorm("dense_ffn_out_norm", rows, inner, d);
+    Embed("embed", s, d);
+    Pool("pool_mean", s, d);
+  }
+
+  // The shapes at which peers.py measures PyTorch's backends.
+  void AttentionBackends() {
+    constexpr int kTokens = 16384, kWidth = 768;
+    for (bool causal : {false, true}) {
+      for (int head_dim : {64, 128}) {
+        for (int length : {512, 2048, 8192}) {
+          head_ = {{"model", nullptr}};
+          const Shape shape = {kTokens / length, length};
+          head_["shape"] = Name(shape);
+          Attention("attention", shape, kWidth / head_dim, head_dim, causal);
+        }
+      }
+    }
+  }
+
+ private:
+  using MakeCall = std::function<Call()>;
+
+  static std::string Name(const Shape& s) {
+    return std::to_string(s.sequences) + "x" + std::to_string(s.length);
+  }
+
+  void* BF16(size_t count) { return Keep(values_.BF16(count)); }
+  void* Weight(int in, int out) {
+    return Keep(weights_.BF16(size_t{1} * in * out));
+  }
+  float* F32(size_t count) {
+    return static_cast<float*>(Keep(values_.F32(count)));
+  }
+  template <typename T>
+  T* Upload(const std::vector<T>& values) {
+    auto buffer = std::make_shared<DeviceBuffer>(values.size() * sizeof(T));
+    Check(cudaMemcpy(buffer->get(), values.data(), values.size() * sizeof(T),
+                     cudaMemcpyHostToDevice),
+          "cudaMemcpy");
+    return static_cast<T*>(Keep(std::move(buffer)));
+  }
+  void* Keep(std::shared_ptr<DeviceBuffer> buffer) {
+    buffers_.push_back(std::move(buffer));
+    return buffers_.back()->get();
+  }
+  int32_t* Offsets(const Shape& s) {
+    std::vector<int32_t> offsets;
+    for (int i = 0; i <= s.sequences; ++i) offsets.push_back(i * s.length);
+    return Upload(offsets);
+  }
+
+  // One row: `bytes` are those that a call must move, `flops` what it computes.
+  void Measure(const std::string& name, ordered_json facts, double flops,
+               double bytes, const MakeCall& make_call) {
+    if (!options_.only.empty() &&
+        std::find(options_.only.begin(), options_.only.end(), name) ==
+            options_.only.end()) {
+      return;
+    }
+    buffers_.clear();
+    std::vector<Call> calls;
+    const int sets = SetsFor(static_cast<size_t>(bytes));
+    for (int i = 0; i < sets; ++i) calls.push_back(make_call());
+    const Timing timing = TimeCalls(calls, options_.seconds);
+    ordered_json row = head_;
+    row["op"] = name;
+    row.update(facts);
+    if (timing.error != cudaSuccess) {
+      row["error"] = cudaGetErrorString(timing.error);
+    } else {
+      row["median_ms"] = timing.median_ms;
+      row["tflops"] = flops / timing.median_ms * 1e-9;
+      row["gb_per_s"] = bytes / timing.median_ms * 1e-6;
+      row["replays"] = timing.replays;
+    }
+    std::cerr << row.dump() << "\n";
+    rows_.push_back(std::move(row));
+  }
+
+  void Gemm(const std::string& name, int rows, int in, int out,
+            Activation activation) {
+    const double elements = 1.0 * rows * in + 1.0 * in * out + 1.0 * rows * out;
+    Measure(name, {{"rows", rows}, {"in", in}, {"out", out}},
+            2.0 * rows * in * out, 2 * elements, [=, this]() -> Call {
+              const cuda::GemmParams params = {
+                  .rows = rows,
+                  .in = in,
+                  .out = out,
+                  .x = BF16(size_t{1} * rows * in),
+                  .x_stride = in,
+                  .w = Weight(in, out),
+                  .bias = F32(out),
+                  .activation = activation,
+                  .y = BF16(size_t{1} * rows * out),
+                  .y_stride = out};
+              return [this, params](cudaStream_t stream) {
+                return cuda::Gemm(params, limits_, stream);
+              };
+            });
+  }
+
+  void GemmNorm(const std::string& name, int rows, int in, int hidden) {
+    const double elements =
+        1.0 * rows * in + 1.0 * in * hidden + 2.0 * rows * hidden;
+    Measure(name, {{"rows", rows}, {"in", in}, {"out", hidden}},
+            2.0 * rows * in * hidden, 2 * elements, [=, this]() -> Call {
+              const cuda::GemmNormParams params = {
+                  .rows = rows,
+                  .in = in,
+                  .hidden = hidden,
+                  .y = BF16(size_t{1} * rows * in),
+                  .y_stride = in,
+                  .w = Weight(in, hidden),
+                  .bias = F32(hidden),
+                  .gamma = F32(hidden),
+                  .beta = F32(hidden),
+                  .x = BF16(size_t{1} * rows * hidden)};
+              return [this, params](cudaStream_t stream) {
+                return cuda::GemmNorm(params, limits_, stream);
+              };
+            });
+  }
+
+  void FusedFfn(const std::string& name, int rows, int in_rank,
+                int intermediate, int out_rank) {
+    const double ranks = in_rank + out_rank;
+    Measure(name,
+            {{"rows", rows},
+             {"in_rank", in_rank},
+             {"intermediate", intermediate},
+             {"out_rank", out_rank}},
+            2.0 * rows * intermediate * ranks,
+            2.0 * (rows * ranks + intermediate * ranks), [=, this]() -> Call {
+              const cuda::FusedFfnParams params = {
+                  .rows = rows,
+                  .in_rank = in_rank,
+                  .intermediate = intermediate,
+                  .out_rank = out_rank,
+                  .activation = Activation::kGelu,
+                  .p = BF16(size_t{1} * rows * in_rank),
+                  .p_stride = in_rank,
+                  .v1 = Weight(in_rank, intermediate),
+                  .b1 = F32(intermediate),
+                  .u2 = Weight(intermediate, out_rank),
+                  .z = BF16(size_t{1} * rows * out_rank),
+                  .z_stride = out_rank};
+              return [this, params](cudaStream_t stream) {
+                return cuda::FusedFfn(params, limits_, stream);
+              };
+            });
+  }
+
+  void LowRankAttention(const std::string& name, const Shape& s,
+                        const ModelSizes& m) {
+    const int rank = m.qkv_rank, d = m.hidden;
+    const double rows = s.rows();
+    Measure(name,
+            {{"heads", m.heads}, {"head_dim", m.head_dim()}, {"rank", rank}},
+            6.0 * rows * rank * d + 4.0 * rows * s.length * d,
+            2.0 * (rows * 3 * rank + 3.0 * rank * d + rows * d),
+            [=, this]() -> Call {
+              const cuda::LowRankAttentionParams params = {
+                  .sequences = s.sequences,
+                  .max_tokens = s.length,
+                  .heads = m.heads,
+                  .head_dim = m.head_dim(),
+                  .q_rank = rank,
+                  .k_rank = rank,
+                  .v_rank = rank,
+                  .scale = 1 / std::sqrt(static_cast<float>(m.head_dim())),
+                  .cu_seqlens = Offsets(s),
+                  .p = BF16(size_t{3} * s.rows() * rank),
+                  .p_stride = 3 * rank,
+                  .q_column = 0,
+                  .k_column = rank,
+                  .v_column = 2 * rank,
+                  .q_factor = Weight(rank, d),
+                  .k_factor = Weight(rank, d),
+                  .v_factor = Weight(rank, d),
+                  .q_bias = F32(d),
+                  .k_bias = F32(d),
+                  .v_bias = F32(d),
+                  .out = BF16(size_t{1} * s.rows() * d),
+                  .out_stride = d};
+              return [this, params](cudaStream_t stream) {
+                return cuda::LowRankAttention(params, limits_, stream);
+              };
+            });
+  }
+
+  void Attention(const std::string& name, const Shape& s, int heads,
+                 int head_dim, bool causal) {
+    const int d = heads * head_dim;
+    const double rows = s.rows();
+    Measure(name,
+            {{"heads", heads}, {"head_dim", head_dim}, {"causal", causal}},
+            4.0 * rows * s.length * d / (causal ? 2 : 1), 2.0 * 4 * rows * d,
+            [=, this]() -> Call {
+              const size_t elements = size_t{1} * s.rows() * d;
+              const cuda::AttentionParams params = {
+                  .sequences = s.sequences,
+                  .max_tokens = s.length,
+                  .heads = heads,
+                  .kv_heads = heads,
+                  .qk_dim = head_dim,
+                  .v_dim = head_dim,
+                  .causal = causal,
+                  .scale = 1 / std::sqrt(static_cast<float>(head_dim)),
+                  .cu_seqlens = Offsets(s),
+                  .q = BF16(elements),
+                  .k = BF16(elements),
+                  .v = BF16(elements),
+                  .out = BF16(elements),
+                  .q_stride = d,
+                  .k_stride = d,
+                  .v_stride = d,
+                  .out_stride = d};
+              return [this, params](cudaStream_t stream) {
+                return cuda::Attention(params, limits_, stream);
+              };
+            });
+  }
+
+  void Embed(const std::string& name, const Shape& s, int hidden) {
+    constexpr int kVocab = 30522;
+    const double rows = s.rows();
+    Measure(name, {{"rows", s.rows()}, {"hidden", hidden}}, 0,
+            2.0 * 3 * rows * hidden, [=, this]() -> Call {
+              std::mt19937 random(1);
+              std::vector<int32_t> ids(s.rows());
+              for (int32_t& id : ids) id = random() % kVocab;
+              const cuda::EmbedParams params = {
+                  .rows = s.rows(),
+                  .sequences = s.sequences,
+                  .hidden = hidden,
+                  .ids = Upload(ids),
+                  .type_ids = Upload(std::vector<uint8_t>(s.rows())),
+                  .cu_seqlens = Offsets(s),
+                  .word = BF16(size_t{kVocab} * hidden),
+                  .position = BF16(size_t{1} * s.length * hidden),
+                  .token_type = BF16(size_t{2} * hidden),
+                  .gamma = F32(hidden),
+                  .beta = F32(hidden),
+                  .x = BF16(size_t{1} * s.rows() * hidden)};
+              return [params](cudaStream_t stream) {
+                return cuda::Embed(params, stream);
+              };
+            });
+  }
+
+  void Pool(const std::string& name, const Shape& s, int hidden) {
+    const double rows = s.rows();
+    Measure(name, {{"rows", s.rows()}, {"hidden", hidden}}, 0,
+            2.0 * rows * hidden + 4.0 * s.sequences * hidden,
+            [=, this]() -> Call {
+              const cuda::PoolParams params = {
+                  .kind = cuda::PoolKind::kMean,
+                  .sequences = s.sequences,
+                  .hidden = hidden,
+                  .cu_seqlens = Offsets(s),
+                  .x = BF16(size_t{1} * s.rows() * hidden),
+                  .y = F32(size_t{1} * s.sequences * hidden)};
+              return [params](cudaStream_t stream) {
+                return cuda::Pool(params, stream);
+              };
+            });
+  }
+
+  const Options& options_;
+  const cuda::DeviceLimits limits_;
+  RandomSource values_{1};
+  RandomSource weights_{1 / 16.0f};  // outputs are of the size of inputs
+  std::vector<std::shared_ptr<DeviceBuffer>> buffers_;
+  ordered_json head_;
+  ordered_json rows_ = ordered_json::array();
+};
+
+int Run(const Options& options) {
+  cudaDeviceProp device;
+  Check(cudaGetDeviceProperties(&device, 0), "no device");
+  Bench bench(options, device);
+  const std::vector<ModelSizes> models = ReadModels(options.models);
+  for (const ModelSizes& model : models) {
+    for (const std::string& shape : options.shapes) {
+      bench.Layer(model, ParseShape(shape));
+    }
+  }
+  bench.AttentionBackends();
+  const ordered_json result = {
+      {"benchmark", "kernels_gpu"},
+      {"gpu",
+       {{"name", device.name},
+        {"multiprocessors", device.multiProcessorCount},
+        {"memory_bytes", device.totalGlobalMem}}},
+      {"dtype", "bfloat16"},
+      {"seconds", options.seconds},
+      {"results", bench.rows()}};
+  std::cout << result.dump(1) << "\n";
+  return 0;
+}
+
+}  // namespace
+}  // namespace svdserve
+
+int main(int argc, char** argv) {
+  svdserve::Options options;
+  CLI::App app("Measures the CUDA kernels and prints JSON");
+  app.add_option("--models", options.models, "JSON file of model sizes");
+  app.add_option("--shapes", options.shapes, "BxS, separated by commas")
+      ->delimiter(',');
+  app.add_option("--only", options.only, "names of rows, separated by commas")
+      ->delimiter(',');
+  app.add_option("--seconds", options.seconds, "device time of each row")
+      ->check(CLI::PositiveNumber);
+  CLI11_PARSE(app, argc, argv);
+  return svdserve::Run(options);
+}
