@@ -12,11 +12,11 @@ enum class PoolKind { kMean, kFirst, kMax };
 struct PoolParams {
   Type type = Type::kBF16;
   PoolKind kind = PoolKind::kMean;
-  int sequences = 0;  // 0 launches nothing
-  int hidden = 0;
+  int sequences = 0;                    // 0 launches nothing
+  int hidden = 0;                       // a multiple of 8
   const int32_t* cu_seqlens = nullptr;  // [sequences + 1], on the device
-  const void* x = nullptr;  // [rows, hidden]
-  float* y = nullptr;       // [sequences, hidden]; zeros for empty sequences
+  const void* x = nullptr;              // [rows, hidden]
+  float* y = nullptr;  // [sequences, hidden]; zeros for empty sequences
 };
 // Sums over a sequence's rows in an order that its length alone decides.
 cudaError_t Pool(const PoolParams& params, cudaStream_t stream);

@@ -128,7 +128,8 @@ inline std::vector<float> Rounded(Type type, const std::vector<float>& values) {
   return Decode(type, Encode(type, values));
 }
 
-// ||values - exact|| / ||exact||; NaN if any value is.
+// ||values - exact|| / ||exact||, or ||values|| where all of `exact` is 0; NaN
+// if any value is.
 inline double RelativeError(const std::vector<float>& values,
                             const std::vector<double>& exact) {
   EXPECT_EQ(values.size(), exact.size());
@@ -138,7 +139,7 @@ inline double RelativeError(const std::vector<float>& values,
     errors += (values[i] - exact[i]) * (values[i] - exact[i]);
     squares += exact[i] * exact[i];
   }
-  return std::sqrt(errors / squares);
+  return std::sqrt(squares > 0 ? errors / squares : errors);
 }
 
 }  // namespace svdserve::cuda
