@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "engine/plan/cost_table.h"
+#include "engine/plan/cuda_cost_model.h"
 
 namespace svdserve {
 namespace {
@@ -57,6 +58,9 @@ double Seconds(const PlanTarget& target, const Chunking& chunking,
 double AttentionSeconds(const ModelShape& model, const PlanTarget& target,
                         const LayerRanks& ranks, const BatchShape& batch,
                         const Chunking& chunking) {
+  if (target.device == Device::kCuda) {
+    return CudaAttentionSeconds(model, target, ranks, batch, chunking);
+  }
   const double length = static_cast<double>(batch.tokens) / batch.sequences;
   const int64_t per_chunk =
       std::max<int64_t>(1, static_cast<int64_t>(chunking.rows / length));
@@ -80,6 +84,9 @@ double AttentionSeconds(const ModelShape& model, const PlanTarget& target,
 double FeedForwardSeconds(const ModelShape& model, const PlanTarget& target,
                           const LayerRanks& ranks, const BatchShape& batch,
                           const Chunking& chunking) {
+  if (target.device == Device::kCuda) {
+    return CudaFeedForwardSeconds(model, target, ranks, batch, chunking);
+  }
   const int64_t chunks = (batch.tokens + chunking.rows - 1) / chunking.rows;
   const double rows = std::min(chunking.rows, batch.tokens);
   ChunkWork work;

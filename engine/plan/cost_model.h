@@ -1,4 +1,5 @@
-// Predicts how long a step takes with given chunk sizes, from cost_table.h.
+// Predicts how long a step takes with given chunk sizes: on a CPU from
+// cost_table.h, on a CUDA device as cuda_cost_model.h does.
 #ifndef SVDSERVE_ENGINE_PLAN_COST_MODEL_H_
 #define SVDSERVE_ENGINE_PLAN_COST_MODEL_H_
 

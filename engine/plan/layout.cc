@@ -31,42 +31,51 @@ constexpr int kUpdateBytes = 4;  // sums stay fp32 until they are normalised
 
 }  // namespace
 
-//   context | factors | qkv       while attention runs
+//   context | factors | qkv       while attention runs; fused: no qkv
 //   context | narrow | update     while its output is projected
+// On CUDA no update exists.
 LaneLayout AttentionLane(const ModelShape& shape, const PlanTarget& target,
                          const LayerRanks& ranks, const Chunking& chunking) {
   const int element = target.element_bytes;
   const uint64_t width = shape.heads * shape.head_dim;
+  const int heads = chunking.fused ? 0 : chunking.heads;
   LaneBuilder lane(chunking.rows);
   const uint64_t shared = lane.Place(Role::kContext, 0, width, element);
   const uint64_t qkv = lane.Place(
       Role::kFactors, shared, ranks.query + ranks.key + ranks.value, element);
-  lane.Place(Role::kQkv, qkv, 3 * chunking.heads * shape.head_dim, element);
+  lane.Place(Role::kQkv, qkv, 3 * heads * shape.head_dim, element);
   const uint64_t update =
       lane.Place(Role::kNarrow, shared, ranks.attention_output, element);
-  lane.Place(Role::kUpdate, update, shape.hidden, kUpdateBytes);
+  if (target.device == Device::kCpu) {
+    lane.Place(Role::kUpdate, update, shape.hidden, kUpdateBytes);
+  }
   return lane.Finish();
 }
 
+// Fused: factors | narrow, for one kernel reads and writes them.
+//
 // Both matrices factored (the factors of the second replace those of the
 // first, which are dead by then; the update replaces the intermediate):
 //   factors | inner     x·U1, then act(factors·V1)
 //   narrow  | inner     inner·U2
 //   narrow  | update    narrow·V2
 // A dense second matrix reads the intermediate while it writes the update, so
-// the update takes the place of the factors.
+// the update takes the place of the factors. On CUDA no update exists.
 LaneLayout FeedForwardLane(const ModelShape& shape, const PlanTarget& target,
                            const LayerRanks& ranks, const Chunking& chunking) {
   const int element = target.element_bytes;
-  const bool dense_out = ranks.ffn_out == 0;
   LaneBuilder lane(chunking.rows);
   uint64_t inner = lane.Place(Role::kFactors, 0, ranks.ffn_in, element);
+  if (chunking.fused) {
+    lane.Place(Role::kNarrow, inner, ranks.ffn_out, element);
+    return lane.Finish();
+  }
   inner = std::max(inner, lane.Place(Role::kNarrow, 0, ranks.ffn_out, element));
-  if (dense_out) {
-    inner = std::max(inner,
-                     lane.Place(Role::kUpdate, 0, shape.hidden, kUpdateBytes));
-  } else {
-    lane.Place(Role::kUpdate, inner, shape.hidden, kUpdateBytes);
+  if (target.device == Device::kCpu) {
+    const bool dense_out = ranks.ffn_out == 0;
+    const uint64_t end = lane.Place(Role::kUpdate, dense_out ? 0 : inner,
+                                    shape.hidden, kUpdateBytes);
+    if (dense_out) inner = std::max(inner, end);
   }
   lane.Place(Role::kInner, inner, shape.intermediate, element);
   return lane.Finish();

@@ -33,6 +33,7 @@ enum class Device { kCpu, kCuda };
 struct LayerFusion {
   int attention_max_tokens = 0;  // the longest sequence; 0: not this layer
   bool feed_forward = false;
+  friend bool operator==(const LayerFusion&, const LayerFusion&) = default;
 };
 
 // Facts of the backend that shape a plan.
@@ -164,9 +165,10 @@ BatchShape BucketOf(const BatchShape& shape);
 // Immutable after construction; thread-safe.
 //
 // At construction the planner decides how much of the arena the chunks may use:
-// what full speed needs, but no more than half, and always as much as the
-// smallest chunks need. This is the largest part of the cost function's fixed
-// bytes. The rest is for the batch itself, by the byte.
+// what full speed needs (README.md says what that is on CUDA), but no more than
+// half, and always as much as the smallest chunks need. This is the largest
+// part of the cost function's fixed bytes. The rest is for the batch itself, by
+// the byte.
 class Planner {
  public:
   Planner(ModelShape shape, PlanTarget target, uint64_t arena_bytes);
@@ -178,7 +180,8 @@ class Planner {
   absl::StatusOr<Plan> MakePlan(const BatchShape& shape) const;
 
   // The plan with these chunk sizes in every layer, whatever the arena: for
-  // tests and for measuring the cost table.
+  // tests and for measuring the cost table. A layer that the fused kernels do
+  // not take runs unfused, all heads at once if no group was given.
   Plan MakePlanWith(const BatchShape& shape, const Chunking& attention,
                     const Chunking& feed_forward) const;
 
@@ -196,11 +199,19 @@ class Planner {
  private:
   absl::Status Validate(const BatchShape& shape) const;
   // The fastest chunks whose buffers fit into `scratch_bytes`.
-  Chunking BestAttention(const LayerRanks& ranks, const BatchShape& shape,
+  Chunking BestAttention(int layer, const BatchShape& shape,
                          uint64_t scratch_bytes) const;
-  Chunking BestFeedForward(const LayerRanks& ranks, const BatchShape& shape,
+  Chunking BestFeedForward(int layer, const BatchShape& shape,
                            uint64_t scratch_bytes) const;
-  // Bytes of chunk buffers: the most that any layer needs.
+  // Bytes that these chunks take, kernels included.
+  uint64_t AttentionScratch(int layer, const Chunking& chunking) const;
+  uint64_t FeedForwardScratch(int layer, const Chunking& chunking) const;
+  // Whether one choice of chunks serves both layers.
+  bool SameLayers(int a, int b) const;
+  // Bytes of chunk buffers: the most that any layer takes, where steps that a
+  // fused kernel can run get `fused_limit` and the others `limit`.
+  uint64_t ScratchFor(const BatchShape& batch, uint64_t fused_limit,
+                      uint64_t limit) const;
   uint64_t SmallestScratch(int max_tokens) const;
   uint64_t FullSpeedScratch() const;
   CostFunction CostWith(uint64_t scratch_bytes) const;

@@ -8,7 +8,8 @@
 namespace svdserve {
 namespace {
 
-Way WayOf(std::initializer_list<int> ranks) {
+Way WayOf(const Chunking& chunking, std::initializer_list<int> ranks) {
+  if (chunking.fused) return Way::kFactoredFused;
   const int dense = std::count(ranks.begin(), ranks.end(), 0);
   if (dense == 0) return Way::kFactored;
   return dense == ranks.size() ? Way::kDense : Way::kMixed;
@@ -24,14 +25,22 @@ PlanBuilder::PlanBuilder(const ModelShape& shape, const PlanTarget& target,
                          const BatchShape& bucket)
     : shape_(shape), target_(target), shared_end_(KernelScratchBytes(target)) {
   plan_.shape = bucket;
+  const uint64_t tokens = bucket.tokens;
+  const uint64_t row_bytes = uint64_t{1} * shape.hidden * target.element_bytes;
+  const uint64_t offset_bytes = (bucket.sequences + 1) * sizeof(int32_t);
+  if (target.device == Device::kCuda) {
+    hidden_ = AddResident(Role::kHidden, tokens * row_bytes);
+    ids_ = AddResident(Role::kIds, tokens * sizeof(int32_t));
+    type_ids_ = AddResident(Role::kTypeIds, tokens * sizeof(uint8_t));
+    offsets_ = AddResident(Role::kOffsets, offset_bytes);
+    options_ = AddResident(Role::kOptions, bucket.sequences * sizeof(int32_t));
+    return;
+  }
   // A chunk may start at any row, and its last tile may reach past the last
   // sequence: there is one more tile than the rows need.
   const uint64_t hidden_rows = Rows(bucket.tokens, target) + target.row_tile;
-  const uint64_t offset_bytes = (bucket.sequences + 1) * sizeof(int32_t);
-  hidden_ =
-      AddUnique({.role = Role::kHidden,
-                 .bytes = hidden_rows * shape.hidden * target.element_bytes});
-  offsets_ = AddUnique({.role = Role::kOffsets, .bytes = offset_bytes});
+  hidden_ = AddResident(Role::kHidden, hidden_rows * row_bytes);
+  offsets_ = AddResident(Role::kOffsets, offset_bytes);
   if (target.kernel_scratch_bytes > 0) {
     kernel_scratch_ = AddUnique({.role = Role::kKernelScratch,
                                  .bytes = target.kernel_scratch_bytes,
@@ -41,8 +50,16 @@ PlanBuilder::PlanBuilder(const ModelShape& shape, const PlanTarget& target,
 }
 
 uint64_t PlanBuilder::resident_bytes() const {
-  return AlignUp(plan_.buffers[hidden_].bytes, kBufferAlignment) +
-         plan_.buffers[offsets_].bytes;
+  uint64_t end = 0;
+  for (int index : resident_) {
+    end = AlignUp(end, kBufferAlignment) + plan_.buffers[index].bytes;
+  }
+  return end;
+}
+
+int PlanBuilder::AddResident(Role role, uint64_t bytes) {
+  resident_.push_back(AddUnique({.role = role, .bytes = bytes}));
+  return resident_.back();
 }
 
 int PlanBuilder::AddUnique(const Buffer& buffer) {
@@ -75,28 +92,31 @@ std::vector<int> PlanBuilder::AddScratch(const LaneLayout& lane, int lanes) {
 }
 
 void PlanBuilder::AddEmbed() {
-  uint64_t at = KernelScratchBytes(target_);
-  const uint64_t tokens = plan_.shape.tokens;
-  const int ids = AddShared(Role::kIds, &at, tokens * sizeof(int32_t));
-  const int types = AddShared(Role::kTypeIds, &at, tokens * sizeof(uint8_t));
+  if (target_.device == Device::kCpu) {
+    uint64_t at = KernelScratchBytes(target_);
+    const uint64_t tokens = plan_.shape.tokens;
+    ids_ = AddShared(Role::kIds, &at, tokens * sizeof(int32_t));
+    type_ids_ = AddShared(Role::kTypeIds, &at, tokens * sizeof(uint8_t));
+  }
   plan_.steps.push_back({.kind = StepKind::kEmbed,
-                         .reads = {ids, types, offsets_},
+                         .reads = {ids_, type_ids_, offsets_},
                          .writes = {hidden_}});
 }
 
 void PlanBuilder::AddAttention(int layer, const Chunking& chunking) {
   const LayerRanks& ranks = shape_.layers[layer];
   const LaneLayout lane = AttentionLane(shape_, target_, ranks, chunking);
-  plan_.steps.push_back({.kind = StepKind::kAttention,
-                         .way = WayOf({ranks.query, ranks.key, ranks.value,
-                                       ranks.attention_output}),
-                         .layer = layer,
-                         .lanes = chunking.lanes,
-                         .rows_per_chunk = chunking.rows,
-                         .heads_per_group = chunking.heads,
-                         .reads = {hidden_, offsets_},
-                         .writes = {hidden_},
-                         .scratch = AddScratch(lane, chunking.lanes)});
+  plan_.steps.push_back(
+      {.kind = StepKind::kAttention,
+       .way = WayOf(chunking, {ranks.query, ranks.key, ranks.value,
+                               ranks.attention_output}),
+       .layer = layer,
+       .lanes = chunking.lanes,
+       .rows_per_chunk = chunking.rows,
+       .heads_per_group = chunking.heads,
+       .reads = {hidden_, offsets_},
+       .writes = {hidden_},
+       .scratch = AddScratch(lane, chunking.lanes)});
   plan_.predicted_seconds +=
       AttentionSeconds(shape_, target_, ranks, plan_.shape, chunking);
 }
@@ -105,7 +125,7 @@ void PlanBuilder::AddFeedForward(int layer, const Chunking& chunking) {
   const LayerRanks& ranks = shape_.layers[layer];
   const LaneLayout lane = FeedForwardLane(shape_, target_, ranks, chunking);
   plan_.steps.push_back({.kind = StepKind::kFeedForward,
-                         .way = WayOf({ranks.ffn_in, ranks.ffn_out}),
+                         .way = WayOf(chunking, {ranks.ffn_in, ranks.ffn_out}),
                          .layer = layer,
                          .lanes = chunking.lanes,
                          .rows_per_chunk = chunking.rows,
@@ -143,11 +163,14 @@ void PlanBuilder::AddPoolAndHead() {
 }
 
 Plan PlanBuilder::Finish() && {
-  Buffer& hidden = plan_.buffers[hidden_];
-  Buffer& offsets = plan_.buffers[offsets_];
-  hidden.offset = shared_end_;
-  offsets.offset = AlignUp(hidden.end(), kBufferAlignment);
-  plan_.peak_bytes = offsets.end();
+  if (options_ >= 0) plan_.steps.back().reads.push_back(options_);
+  uint64_t end = shared_end_;
+  for (int index : resident_) {
+    Buffer& buffer = plan_.buffers[index];
+    buffer.offset = AlignUp(end, kBufferAlignment);
+    end = buffer.end();
+  }
+  plan_.peak_bytes = end;
   return std::move(plan_);
 }
 

@@ -2,8 +2,11 @@
 //
 // The arena from its start:
 //   kernel scratch | what the current step needs | residual stream | offsets
-// The middle part is shared by all steps, one after the other; the last two
-// parts live through the whole batch.
+// On CUDA:
+//   what the current step needs | residual stream | ids | types | offsets |
+//   options
+// What the current step needs shares one part with all other steps; the parts
+// behind it live through the whole batch.
 #ifndef SVDSERVE_ENGINE_PLAN_PLAN_BUILDER_H_
 #define SVDSERVE_ENGINE_PLAN_PLAN_BUILDER_H_
 
@@ -34,14 +37,21 @@ class PlanBuilder {
   // Puts `bytes` behind `offset` in the shared part; returns the index.
   int AddShared(Role role, uint64_t* offset, uint64_t bytes);
   int AddUnique(const Buffer& buffer);
+  int AddResident(Role role, uint64_t bytes);
   std::vector<int> AddScratch(const LaneLayout& lane, int lanes);
 
   const ModelShape& shape_;
   const PlanTarget& target_;
   Plan plan_;
-  int hidden_ = 0;   // indices into plan_.buffers; their offsets are set by
-  int offsets_ = 0;  // Finish(), behind the shared part
+  // Indices into plan_.buffers; -1: there is none.
+  int hidden_ = -1;
+  int ids_ = -1;
+  int type_ids_ = -1;
+  int offsets_ = -1;
+  int options_ = -1;
   int kernel_scratch_ = -1;
+  // In the order of the arena; Finish() puts them behind the shared part.
+  std::vector<int> resident_;
   uint64_t shared_end_ = 0;
 };
 

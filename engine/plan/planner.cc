@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_format.h"
 #include "engine/plan/bucket.h"
+#include "engine/plan/chunk_choices.h"
 #include "engine/plan/cost_model.h"
 #include "engine/plan/layout.h"
 #include "engine/plan/plan.h"
@@ -18,7 +19,11 @@ constexpr int kMaxBatchTokens = 1 << 26;
 constexpr uint64_t kUnlimited = std::numeric_limits<uint64_t>::max();
 // Chunks within this factor of the fastest count as equally fast.
 constexpr double kEquallyFast = 1.02;
-constexpr int kRowSteps[] = {16, 32, 48, 64, 96, 128, 192, 256, 384, 512};
+// Full speed on CUDA is that of a batch of so many tokens. Where a fused kernel
+// is there, chunks get this share of such a batch's residual stream: then its
+// peak is below two rows a token, a fifth of DenseBytes().
+constexpr int kCudaFullSpeedTokens = 16384;
+constexpr double kCudaChunkShare = 15.0 / 16;
 
 struct Candidate {
   Chunking chunking = {};
@@ -44,37 +49,6 @@ Chunking Choose(const std::vector<Candidate>& candidates, uint64_t scratch) {
   return chosen.chunking;
 }
 
-std::vector<int> LaneChoices(const PlanTarget& target) {
-  if (target.threads == 1) return {1};
-  return {1, target.threads};
-}
-
-// From `least` up to `most` rows, both rounded up to the row tile.
-std::vector<int> RowChoices(const PlanTarget& target, int least, int most) {
-  const int first = AlignUp(least, target.row_tile);
-  const int last = AlignUp(most, target.row_tile);
-  std::vector<int> rows = {first};
-  for (int step : kRowSteps) {
-    const int aligned = AlignUp(step, target.row_tile);
-    if (aligned > rows.back() && aligned <= last) rows.push_back(aligned);
-  }
-  return rows;
-}
-
-// Group sizes that divide the heads evenly enough, in whole column panels.
-std::vector<int> HeadChoices(const ModelShape& shape,
-                             const PlanTarget& target) {
-  const int unit = std::min(target.heads_per_panel, shape.heads);
-  const int units = (shape.heads + unit - 1) / unit;
-  std::vector<int> heads;
-  for (int groups = units; groups >= 1; --groups) {
-    const int group =
-        std::min(shape.heads, (units + groups - 1) / groups * unit);
-    if (heads.empty() || group > heads.back()) heads.push_back(group);
-  }
-  return heads;
-}
-
 // Bytes of the outputs of one sequence, from pooling to the last head.
 uint64_t OutputBytesPerSequence(const ModelShape& shape) {
   uint64_t values = shape.hidden;
@@ -85,7 +59,9 @@ uint64_t OutputBytesPerSequence(const ModelShape& shape) {
 }  // namespace
 
 Planner::Planner(ModelShape shape, PlanTarget target, uint64_t arena_bytes)
-    : shape_(std::move(shape)), target_(target), arena_bytes_(arena_bytes) {
+    : shape_(std::move(shape)),
+      target_(std::move(target)),
+      arena_bytes_(arena_bytes) {
   const uint64_t smallest = SmallestScratch(shape_.max_tokens);
   const CostFunction rest = CostWith(0);
   const uint64_t longest =
@@ -99,7 +75,9 @@ Planner::Planner(ModelShape shape, PlanTarget target, uint64_t arena_bytes)
 CostFunction Planner::CostWith(uint64_t scratch_bytes) const {
   const uint64_t row = uint64_t{1} * shape_.hidden * target_.element_bytes;
   const uint64_t per_token = row + sizeof(int32_t) + sizeof(uint8_t);
-  const uint64_t per_input = OutputBytesPerSequence(shape_) + sizeof(int32_t);
+  const int words = target_.device == Device::kCuda ? 2 : 1;  // offset, option
+  const uint64_t per_input =
+      OutputBytesPerSequence(shape_) + words * sizeof(int32_t);
   // Rounding: to the bucket, to row tiles, to the alignment of buffers.
   const uint64_t slack = kMaxTokenSlack * per_token +
                          2 * target_.row_tile * row +
@@ -108,78 +86,89 @@ CostFunction Planner::CostWith(uint64_t scratch_bytes) const {
   return CostFunction(scratch_bytes + slack, per_token, per_input);
 }
 
-uint64_t Planner::SmallestScratch(int max_tokens) const {
-  const BatchShape batch = BucketOf(
-      {.sequences = 1, .tokens = max_tokens, .max_tokens = max_tokens});
+uint64_t Planner::AttentionScratch(int layer, const Chunking& chunking) const {
+  return ScratchBytes(
+      target_, AttentionLane(shape_, target_, shape_.layers[layer], chunking),
+      chunking.lanes);
+}
+
+uint64_t Planner::FeedForwardScratch(int layer,
+                                     const Chunking& chunking) const {
+  return ScratchBytes(
+      target_, FeedForwardLane(shape_, target_, shape_.layers[layer], chunking),
+      chunking.lanes);
+}
+
+uint64_t Planner::ScratchFor(const BatchShape& batch, uint64_t fused_limit,
+                             uint64_t limit) const {
   uint64_t most = KernelScratchBytes(target_);
-  for (const LayerRanks& ranks : shape_.layers) {
-    const LaneLayout attention =
-        AttentionLane(shape_, target_, ranks, BestAttention(ranks, batch, 0));
-    const LaneLayout feed_forward = FeedForwardLane(
-        shape_, target_, ranks, BestFeedForward(ranks, batch, 0));
-    most = std::max({most, ScratchBytes(target_, attention, 1),
-                     ScratchBytes(target_, feed_forward, 1)});
+  for (int layer = 0; layer < shape_.layers.size(); ++layer) {
+    if (layer > 0 && SameLayers(layer - 1, layer)) continue;
+    const bool fuses = FusionOf(target_, layer).attention_max_tokens > 0;
+    const Chunking attention =
+        BestAttention(layer, batch, fuses ? fused_limit : limit);
+    const Chunking feed_forward = BestFeedForward(
+        layer, batch,
+        FusesFeedForward(shape_, target_, layer) ? fused_limit : limit);
+    most = std::max({most, AttentionScratch(layer, attention),
+                     FeedForwardScratch(layer, feed_forward)});
   }
   return most;
+}
+
+uint64_t Planner::SmallestScratch(int max_tokens) const {
+  BatchShape batch = {
+      .sequences = 1, .tokens = max_tokens, .max_tokens = max_tokens};
+  // A larger batch has chunks of at least a tile, and so has this one.
+  if (target_.device == Device::kCuda) {
+    batch.tokens = std::max(batch.tokens, kCudaLeastRows);
+  }
+  return ScratchFor(BucketOf(batch), 0, 0);
 }
 
 uint64_t Planner::FullSpeedScratch() const {
-  const int sequences = 16 * target_.threads;
+  const int sequences =
+      target_.device == Device::kCuda
+          ? std::max(1, kCudaFullSpeedTokens / shape_.max_tokens)
+          : 16 * target_.threads;
   const BatchShape batch = {.sequences = sequences,
                             .tokens = sequences * shape_.max_tokens,
                             .max_tokens = shape_.max_tokens};
-  uint64_t most = KernelScratchBytes(target_);
-  for (const LayerRanks& ranks : shape_.layers) {
-    const Chunking attention = BestAttention(ranks, batch, kUnlimited);
-    const Chunking feed_forward = BestFeedForward(ranks, batch, kUnlimited);
-    most = std::max(
-        {most,
-         ScratchBytes(target_, AttentionLane(shape_, target_, ranks, attention),
-                      attention.lanes),
-         ScratchBytes(target_,
-                      FeedForwardLane(shape_, target_, ranks, feed_forward),
-                      feed_forward.lanes)});
-  }
-  return most;
+  const double stream =
+      1.0 * batch.tokens * shape_.hidden * target_.element_bytes;
+  return ScratchFor(batch, static_cast<uint64_t>(kCudaChunkShare * stream),
+                    kUnlimited);
 }
 
-Chunking Planner::BestAttention(const LayerRanks& ranks,
-                                const BatchShape& shape,
+Chunking Planner::BestAttention(int layer, const BatchShape& shape,
                                 uint64_t scratch_bytes) const {
   std::vector<Candidate> candidates;
-  for (int lanes : LaneChoices(target_)) {
-    for (int rows : RowChoices(target_, shape.max_tokens, shape.tokens)) {
-      for (int heads : HeadChoices(shape_, target_)) {
-        const Chunking chunking = {
-            .lanes = lanes, .rows = rows, .heads = heads};
-        candidates.push_back(
-            {chunking,
-             ScratchBytes(target_,
-                          AttentionLane(shape_, target_, ranks, chunking),
-                          lanes),
-             AttentionSeconds(shape_, target_, ranks, shape, chunking)});
-      }
-    }
+  for (const Chunking& chunking :
+       AttentionChoices(shape_, target_, layer, shape)) {
+    candidates.push_back(
+        {chunking, AttentionScratch(layer, chunking),
+         AttentionSeconds(shape_, target_, shape_.layers[layer], shape,
+                          chunking)});
   }
   return Choose(candidates, scratch_bytes);
 }
 
-Chunking Planner::BestFeedForward(const LayerRanks& ranks,
-                                  const BatchShape& shape,
+Chunking Planner::BestFeedForward(int layer, const BatchShape& shape,
                                   uint64_t scratch_bytes) const {
   std::vector<Candidate> candidates;
-  for (int lanes : LaneChoices(target_)) {
-    for (int rows : RowChoices(target_, 1, shape.tokens)) {
-      const Chunking chunking = {.lanes = lanes, .rows = rows, .heads = 0};
-      candidates.push_back(
-          {chunking,
-           ScratchBytes(target_,
-                        FeedForwardLane(shape_, target_, ranks, chunking),
-                        lanes),
-           FeedForwardSeconds(shape_, target_, ranks, shape, chunking)});
-    }
+  for (const Chunking& chunking :
+       FeedForwardChoices(shape_, target_, layer, shape)) {
+    candidates.push_back(
+        {chunking, FeedForwardScratch(layer, chunking),
+         FeedForwardSeconds(shape_, target_, shape_.layers[layer], shape,
+                            chunking)});
   }
   return Choose(candidates, scratch_bytes);
+}
+
+bool Planner::SameLayers(int a, int b) const {
+  return shape_.layers[a] == shape_.layers[b] &&
+         FusionOf(target_, a) == FusionOf(target_, b);
 }
 
 absl::Status Planner::Validate(const BatchShape& shape) const {
@@ -212,10 +201,15 @@ absl::StatusOr<Plan> Planner::MakePlan(const BatchShape& shape) const {
   const uint64_t scratch = std::min(scratch_budget_, room);
 
   builder.AddEmbed();
+  Chunking attention;
+  Chunking feed_forward;
   for (int layer = 0; layer < shape_.layers.size(); ++layer) {
-    const LayerRanks& ranks = shape_.layers[layer];
-    builder.AddAttention(layer, BestAttention(ranks, bucket, scratch));
-    builder.AddFeedForward(layer, BestFeedForward(ranks, bucket, scratch));
+    if (layer == 0 || !SameLayers(layer - 1, layer)) {
+      attention = BestAttention(layer, bucket, scratch);
+      feed_forward = BestFeedForward(layer, bucket, scratch);
+    }
+    builder.AddAttention(layer, attention);
+    builder.AddFeedForward(layer, feed_forward);
   }
   builder.AddPoolAndHead();
   Plan plan = std::move(builder).Finish();
@@ -230,11 +224,21 @@ absl::StatusOr<Plan> Planner::MakePlan(const BatchShape& shape) const {
 
 Plan Planner::MakePlanWith(const BatchShape& shape, const Chunking& attention,
                            const Chunking& feed_forward) const {
-  PlanBuilder builder(shape_, target_, BucketOf(shape));
+  const BatchShape bucket = BucketOf(shape);
+  PlanBuilder builder(shape_, target_, bucket);
   builder.AddEmbed();
   for (int layer = 0; layer < shape_.layers.size(); ++layer) {
-    builder.AddAttention(layer, attention);
-    builder.AddFeedForward(layer, feed_forward);
+    Chunking first = attention;
+    first.fused &= FusesAttention(shape_, target_, layer, bucket.max_tokens);
+    if (first.fused) {
+      first.heads = 0;
+    } else if (first.heads == 0) {
+      first.heads = shape_.heads;
+    }
+    Chunking second = feed_forward;
+    second.fused &= FusesFeedForward(shape_, target_, layer);
+    builder.AddAttention(layer, first);
+    builder.AddFeedForward(layer, second);
   }
   builder.AddPoolAndHead();
   return std::move(builder).Finish();

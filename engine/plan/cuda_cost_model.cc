@@ -1,0 +1,205 @@
+#include "engine/plan/cuda_cost_model.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <iterator>
+
+#include "engine/plan/cuda_cost_table.h"
+
+namespace svdserve {
+namespace {
+
+constexpr double kElementBytes = 2;
+
+int64_t CeilDiv(int64_t value, int64_t by) { return (value + by - 1) / by; }
+
+// The row of this architecture, or of the newest one before it.
+const CudaCosts& CostsOf(const PlanTarget& target) {
+  const CudaCosts* found = std::begin(kCudaCosts);
+  for (const CudaCosts& costs : kCudaCosts) {
+    if (costs.sm <= target.sm) found = &costs;
+  }
+  return *found;
+}
+
+// Seconds of the kernels of one step, on one device.
+class Kernels {
+ public:
+  explicit Kernels(const PlanTarget& target)
+      : costs_(CostsOf(target)),
+        multiprocessors_(std::max(1, target.multiprocessors)) {}
+
+  double Gemm(int64_t rows, int in, int out) const {
+    return Launch(Fastest(costs_.gemm, rows, in, out),
+                  rows * (in + out) + int64_t{1} * in * out);
+  }
+
+  double GemmNorm(int64_t rows, int in, int hidden) const {
+    return Launch(Fastest(costs_.gemm_norm, rows, in, hidden),
+                  rows * (in + 2 * hidden) + int64_t{1} * in * hidden);
+  }
+
+  // Both products together are one sum over the intermediate width.
+  double FusedFfn(int64_t rows, const LayerRanks& ranks,
+                  int intermediate) const {
+    const int width = ranks.ffn_in + ranks.ffn_out;
+    return Launch(Tiles(costs_.fused_ffn, rows, intermediate, width),
+                  (rows + intermediate) * width);
+  }
+
+  // A block has some queries of one head of one sequence.
+  double Attention(int64_t sequences, int length, int heads,
+                   int head_dim) const {
+    const CudaAttentionCost& cost = AttentionCost(head_dim);
+    const int64_t blocks =
+        sequences * heads * CeilDiv(length, costs_.attention_rows);
+    const double flops = 4.0 * std::min(length, costs_.attention_rows) *
+                         (length + cost.extra_keys) * head_dim;
+    return Launch(Waves(blocks, flops / Rate(cost.tflops)),
+                  4 * sequences * length * heads * head_dim);
+  }
+
+  // A block has one head of one sequence: its Q, K and V, then attention.
+  double LowRankAttention(int64_t sequences, int length, int heads,
+                          int head_dim, const LayerRanks& ranks) const {
+    const CudaAttentionCost& cost = AttentionCost(head_dim);
+    const int depth = ranks.query + ranks.key + ranks.value;
+    const double build = 2.0 * length * depth * head_dim;
+    const double core = 4.0 * length * (length + cost.extra_keys) * head_dim;
+    return Launch(Waves(sequences * heads, build / Rate(costs_.lowrank_tflops) +
+                                               core / Rate(cost.tflops)),
+                  sequences * length * (depth + heads * head_dim));
+  }
+
+ private:
+  // FLOP/s of one multiprocessor.
+  double Rate(double tflops) const {
+    return tflops * 1e12 / costs_.multiprocessors;
+  }
+  double Waves(int64_t blocks, double block_seconds) const {
+    return CeilDiv(blocks, multiprocessors_) * block_seconds;
+  }
+  double Tiles(const CudaTileCost& tile, int64_t rows, int in, int out) const {
+    const int columns = tile.tile_columns > 0 ? tile.tile_columns : out;
+    const double flops =
+        2.0 * tile.tile_rows * columns * (in + tile.extra_depth);
+    return Waves(CeilDiv(rows, tile.tile_rows) * CeilDiv(out, columns),
+                 flops / Rate(tile.tflops));
+  }
+  double Fastest(const CudaTileCost (&tiles)[2], int64_t rows, int in,
+                 int out) const {
+    return std::min(Tiles(tiles[0], rows, in, out),
+                    Tiles(tiles[1], rows, in, out));
+  }
+  // `values` are read or written in memory.
+  double Launch(double seconds, int64_t values) const {
+    const double bandwidth =
+        costs_.bytes_per_second * multiprocessors_ / costs_.multiprocessors;
+    return costs_.launch_seconds +
+           std::max(seconds, values * kElementBytes / bandwidth);
+  }
+  const CudaAttentionCost& AttentionCost(int head_dim) const {
+    for (const CudaAttentionCost& cost : costs_.attention) {
+      if (head_dim <= cost.head_dim) return cost;
+    }
+    return *(std::end(costs_.attention) - 1);
+  }
+
+  const CudaCosts& costs_;
+  const int multiprocessors_;
+};
+
+// x·W, whole or by its second factor; the first was taken elsewhere.
+double Projection(const Kernels& kernels, int64_t rows, int in, int out,
+                  int rank) {
+  return kernels.Gemm(rows, rank == 0 ? in : rank, out);
+}
+
+// The end of a half-layer: x = LayerNorm(x + y·W + b).
+double Update(const Kernels& kernels, int64_t rows, int in, int hidden,
+              int rank) {
+  if (rank == 0) return kernels.GemmNorm(rows, in, hidden);
+  return kernels.Gemm(rows, in, rank) + kernels.GemmNorm(rows, rank, hidden);
+}
+
+double UnfusedCore(const ModelShape& model, const Kernels& kernels,
+                   const LayerRanks& ranks, int64_t sequences, int length,
+                   int heads_per_group) {
+  double seconds = 0;
+  for (int head = 0; head < model.heads; head += heads_per_group) {
+    const int heads = std::min(heads_per_group, model.heads - head);
+    for (int rank : {ranks.query, ranks.key, ranks.value}) {
+      seconds += Projection(kernels, sequences * length, model.hidden,
+                            heads * model.head_dim, rank);
+    }
+    seconds += kernels.Attention(sequences, length, heads, model.head_dim);
+  }
+  return seconds;
+}
+
+double AttentionChunk(const ModelShape& model, const Kernels& kernels,
+                      const LayerRanks& ranks, int64_t sequences, int length,
+                      const Chunking& chunking) {
+  if (sequences == 0) return 0;
+  const int64_t rows = sequences * length;
+  const int joint = ranks.query + ranks.key + ranks.value;
+  double seconds = joint > 0 ? kernels.Gemm(rows, model.hidden, joint) : 0;
+  seconds += chunking.fused
+                 ? kernels.LowRankAttention(sequences, length, model.heads,
+                                            model.head_dim, ranks)
+                 : UnfusedCore(model, kernels, ranks, sequences, length,
+                               chunking.heads);
+  return seconds + Update(kernels, rows, model.heads * model.head_dim,
+                          model.hidden, ranks.attention_output);
+}
+
+double FeedForwardChunk(const ModelShape& model, const Kernels& kernels,
+                        const LayerRanks& ranks, int64_t rows,
+                        const Chunking& chunking) {
+  if (rows == 0) return 0;
+  double seconds =
+      ranks.ffn_in > 0 ? kernels.Gemm(rows, model.hidden, ranks.ffn_in) : 0;
+  if (chunking.fused) {
+    return seconds + kernels.FusedFfn(rows, ranks, model.intermediate) +
+           kernels.GemmNorm(rows, ranks.ffn_out, model.hidden);
+  }
+  seconds +=
+      Projection(kernels, rows, model.hidden, model.intermediate, ranks.ffn_in);
+  return seconds +
+         Update(kernels, rows, model.intermediate, model.hidden, ranks.ffn_out);
+}
+
+}  // namespace
+
+// As if all sequences had the mean length.
+double CudaAttentionSeconds(const ModelShape& model, const PlanTarget& target,
+                            const LayerRanks& ranks, const BatchShape& batch,
+                            const Chunking& chunking) {
+  const Kernels kernels(target);
+  const int length = CeilDiv(batch.tokens, batch.sequences);
+  const int64_t per_chunk =
+      std::clamp(chunking.rows / length, 1, batch.sequences);
+  return (batch.sequences / per_chunk) * AttentionChunk(model, kernels, ranks,
+                                                        per_chunk, length,
+                                                        chunking) +
+         AttentionChunk(model, kernels, ranks, batch.sequences % per_chunk,
+                        length, chunking);
+}
+
+double CudaFeedForwardSeconds(const ModelShape& model, const PlanTarget& target,
+                              const LayerRanks& ranks, const BatchShape& batch,
+                              const Chunking& chunking) {
+  const Kernels kernels(target);
+  const int64_t per_chunk = std::min(chunking.rows, batch.tokens);
+  return (batch.tokens / per_chunk) *
+             FeedForwardChunk(model, kernels, ranks, per_chunk, chunking) +
+         FeedForwardChunk(model, kernels, ranks, batch.tokens % per_chunk,
+                          chunking);
+}
+
+int FusedFeedForwardWaveRows(const PlanTarget& target) {
+  return std::max(1, target.multiprocessors) *
+         CostsOf(target).fused_ffn.tile_rows;
+}
+
+}  // namespace svdserve

@@ -1,0 +1,91 @@
+// How fast the CUDA kernels run: data, one row an architecture.
+//
+// ESTIMATES so far, derived from published peaks and from measurements of other
+// kernels on an H200: FlashAttention-2 and cuBLAS there, and about 60 % of a
+// Hopper GPU's matrix rate through mma.sync. Each number is to be replaced by
+// a measurement of our kernel in tests/bench; two shapes give the two unknowns
+// of a kernel (cuda_cost_model.cc has the formula):
+//   tflops        a long sum in whole waves, such as 132 x 128 rows, K = 3072
+//   extra_depth   the same with K = 192: what is missing to tflops
+//   launch        a graph of many kernels with one block each, seconds a kernel
+// Only ratios matter: they decide between ways and chunk sizes, never whether
+// a batch fits.
+#ifndef SVDSERVE_ENGINE_PLAN_CUDA_COST_TABLE_H_
+#define SVDSERVE_ENGINE_PLAN_CUDA_COST_TABLE_H_
+
+namespace svdserve {
+
+// A kernel whose blocks each compute a tile of a matrix product.
+struct CudaTileCost {
+  int tile_rows;
+  int tile_columns;  // 0: a block has whole rows
+  double tflops;     // of the whole device, all multiprocessors busy
+  int extra_depth;   // steps of the sum that a block's start and end cost
+};
+
+// Attention of heads up to this width.
+struct CudaAttentionCost {
+  int head_dim;
+  double tflops;   // scores and weighted sum
+  int extra_keys;  // keys that a block's start and end cost
+};
+
+struct CudaCosts {
+  int sm;
+  int multiprocessors;    // of the device that the rates are of
+  double launch_seconds;  // from a kernel's end to the next one's start
+  double bytes_per_second;
+  CudaTileCost gemm[2];  // the launcher takes the faster tile of two
+  CudaTileCost gemm_norm[2];
+  CudaTileCost fused_ffn;
+  CudaAttentionCost attention[3];
+  int attention_rows;     // queries of a block of plain attention
+  double lowrank_tflops;  // Q, K and V built within a block
+};
+
+inline constexpr CudaCosts kCudaCosts[] = {
+    {.sm = 80,  // A100: 312 TFLOP/s at most, 2.0 TB/s
+     .multiprocessors = 108,
+     .launch_seconds = 2.5e-6,
+     .bytes_per_second = 1.6e12,
+     .gemm = {{128, 128, 230, 128}, {64, 64, 130, 96}},
+     .gemm_norm = {{64, 0, 190, 192}, {16, 0, 80, 96}},
+     .fused_ffn = {128, 0, 220, 64},
+     .attention = {{32, 110, 90}, {64, 180, 90}, {128, 200, 90}},
+     .attention_rows = 128,
+     .lowrank_tflops = 190},
+    {.sm = 86,  // A10: 125 TFLOP/s at most, 0.6 TB/s
+     .multiprocessors = 72,
+     .launch_seconds = 3e-6,
+     .bytes_per_second = 0.5e12,
+     .gemm = {{128, 128, 62, 128}, {64, 64, 42, 96}},
+     .gemm_norm = {{64, 0, 54, 192}, {16, 0, 24, 96}},
+     .fused_ffn = {128, 0, 60, 64},
+     .attention = {{32, 34, 90}, {64, 50, 90}, {128, 54, 90}},
+     .attention_rows = 128,
+     .lowrank_tflops = 54},
+    {.sm = 89,  // L40S: 362 TFLOP/s at most, 0.86 TB/s
+     .multiprocessors = 142,
+     .launch_seconds = 2.5e-6,
+     .bytes_per_second = 0.75e12,
+     .gemm = {{128, 128, 200, 128}, {64, 64, 130, 96}},
+     .gemm_norm = {{64, 0, 170, 192}, {16, 0, 75, 96}},
+     .fused_ffn = {128, 0, 190, 64},
+     .attention = {{32, 100, 90}, {64, 150, 90}, {128, 165, 90}},
+     .attention_rows = 128,
+     .lowrank_tflops = 170},
+    {.sm = 90,  // H100, H200: 989 TFLOP/s at most, 3.3 to 4.8 TB/s
+     .multiprocessors = 132,
+     .launch_seconds = 2e-6,
+     .bytes_per_second = 3.0e12,
+     .gemm = {{128, 128, 420, 128}, {64, 64, 240, 96}},
+     .gemm_norm = {{64, 0, 350, 192}, {16, 0, 150, 96}},
+     .fused_ffn = {128, 0, 400, 64},
+     .attention = {{32, 180, 90}, {64, 310, 90}, {128, 355, 90}},
+     .attention_rows = 128,
+     .lowrank_tflops = 350},
+};
+
+}  // namespace svdserve
+
+#endif  // SVDSERVE_ENGINE_PLAN_CUDA_COST_TABLE_H_
