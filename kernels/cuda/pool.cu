@@ -20,6 +20,7 @@ constexpr int kColumns = 64;                 // of a block
 constexpr int kAcross = kColumns / kVector;  // threads of a row
 constexpr int kPoolThreads = 256;
 constexpr int kDown = kPoolThreads / kAcross;  // rows at once
+constexpr int kFlight = 8;                     // loads of a thread at once
 constexpr int kPoolWarps = kPoolThreads / kLanes;
 constexpr int kPoolShared = kPoolWarps * kColumns * sizeof(float);
 
@@ -36,20 +37,32 @@ struct Maximum {
 };
 
 template <typename T, typename Reduce>
+__device__ void Accumulate(float (&value)[kVector], const uint4& packed) {
+  const uint32_t pairs[] = {packed.x, packed.y, packed.z, packed.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 pair = Unpack<T>(pairs[i]);
+    value[2 * i] = Reduce::Of(value[2 * i], pair.x);
+    value[2 * i + 1] = Reduce::Of(value[2 * i + 1], pair.y);
+  }
+}
+
+template <typename T, typename Reduce>
 __device__ void ReduceRows(float (&value)[kVector], const PoolParams& params,
                            int first, int rows, int column) {
   const int64_t stride = params.hidden / kVector;
   const uint4* x =
       static_cast<const uint4*>(params.x) + first * stride + column / kVector;
-#pragma unroll 8
-  for (int row = threadIdx.x / kAcross; row < rows; row += kDown) {
-    const uint4 packed = __ldg(x + row * stride);
-    const uint32_t pairs[] = {packed.x, packed.y, packed.z, packed.w};
+  for (int row = threadIdx.x / kAcross; row < rows; row += kFlight * kDown) {
+    uint4 packed[kFlight];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float2 pair = Unpack<T>(pairs[i]);
-      value[2 * i] = Reduce::Of(value[2 * i], pair.x);
-      value[2 * i + 1] = Reduce::Of(value[2 * i + 1], pair.y);
+    for (int j = 0; j < kFlight; ++j) {
+      const int mine = row + j * kDown;
+      if (mine < rows) packed[j] = __ldg(x + mine * stride);
+    }
+#pragma unroll
+    for (int j = 0; j < kFlight; ++j) {
+      if (row + j * kDown < rows) Accumulate<T, Reduce>(value, packed[j]);
     }
   }
 }
@@ -115,7 +128,7 @@ cudaError_t LaunchPool(const PoolParams& params, cudaStream_t stream) {
 // then lanes are summed pairwise: a row's bits depend on that row alone.
 
 constexpr int kHeadWarps = 8;
-constexpr int kHeadRows = 8;
+constexpr int kHeadRows = 4;
 
 __device__ float Activate(float x, HeadActivation activation) {
   switch (activation) {
@@ -139,15 +152,18 @@ __global__ void __launch_bounds__(kHeadWarps* kLanes)
   if (column >= params.out) return;  // whole warps
 
   const float* w = params.w + int64_t{column} * params.in;
-  const float* x = params.x + int64_t{first} * params.in;
+  const float* x[kHeadRows];  // past the last row: that one again
+#pragma unroll
+  for (int row = 0; row < kHeadRows; ++row) {
+    x[row] = params.x + int64_t{min(first + row, params.rows - 1)} * params.in;
+  }
   float sum[kHeadRows] = {};
 #pragma unroll 4
   for (int k = lane; k < params.in; k += kLanes) {
     const float weight = __ldg(w + k);
 #pragma unroll
     for (int row = 0; row < kHeadRows; ++row) {
-      if (first + row >= params.rows) break;
-      sum[row] = fmaf(__ldg(x + row * params.in + k), weight, sum[row]);
+      sum[row] = fmaf(__ldg(x[row] + k), weight, sum[row]);
     }
   }
 #pragma unroll
