@@ -18,16 +18,30 @@ struct Row {
   float values[kMaxVectors][kVector];
 };
 
-template <typename T>
-__device__ void Add(Row& row, const void* table, int64_t index, int hidden) {
+// The same of a table, as it is stored; zeros past the row's end.
+struct PackedRow {
+  uint4 vectors[kMaxVectors];
+};
+
+__device__ PackedRow Load(const void* table, int64_t index, int hidden) {
   const uint4* source =
       static_cast<const uint4*>(table) + index * (hidden / kVector);
+  PackedRow row;
 #pragma unroll
   for (int i = 0; i < kMaxVectors; ++i) {
     const int vector = threadIdx.x % kLanes + i * kLanes;
-    if (vector * kVector >= hidden) break;
-    const uint4 packed = __ldg(source + vector);
-    const uint32_t pairs[] = {packed.x, packed.y, packed.z, packed.w};
+    row.vectors[i] = make_uint4(0, 0, 0, 0);
+    if (vector * kVector < hidden) row.vectors[i] = __ldg(source + vector);
+  }
+  return row;
+}
+
+template <typename T>
+__device__ void Add(Row& row, const PackedRow& packed) {
+#pragma unroll
+  for (int i = 0; i < kMaxVectors; ++i) {
+    const uint4& vector = packed.vectors[i];
+    const uint32_t pairs[] = {vector.x, vector.y, vector.z, vector.w};
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const float2 pair = Unpack<T>(pairs[j]);
@@ -57,10 +71,10 @@ __device__ void Normalize(Row& row, int hidden, float eps) {
 #pragma unroll
   for (int i = 0; i < kMaxVectors; ++i) {
     const int vector = threadIdx.x % kLanes + i * kLanes;
-    if (vector * kVector >= hidden) break;
+    const bool inside = vector * kVector < hidden;
 #pragma unroll
     for (int j = 0; j < kVector; ++j) {
-      row.values[i][j] -= mean;
+      row.values[i][j] = inside ? row.values[i][j] - mean : 0;
       squares += row.values[i][j] * row.values[i][j];
     }
   }
@@ -73,6 +87,12 @@ __device__ void Normalize(Row& row, int hidden, float eps) {
 }
 
 template <typename T>
+__device__ uint2 Scale(const float* x, float4 gamma, float4 beta) {
+  return {Pack<T>(fmaf(x[0], gamma.x, beta.x), fmaf(x[1], gamma.y, beta.y)),
+          Pack<T>(fmaf(x[2], gamma.z, beta.z), fmaf(x[3], gamma.w, beta.w))};
+}
+
+template <typename T>
 __device__ void Store(const Row& row, const EmbedParams& params, int index) {
   uint4* target = static_cast<uint4*>(params.x) +
                   int64_t{index} * (params.hidden / kVector);
@@ -80,14 +100,13 @@ __device__ void Store(const Row& row, const EmbedParams& params, int index) {
   for (int i = 0; i < kMaxVectors; ++i) {
     const int vector = threadIdx.x % kLanes + i * kLanes;
     if (vector * kVector >= params.hidden) break;
-    float y[kVector];
-#pragma unroll
-    for (int j = 0; j < kVector; ++j) {
-      const int column = vector * kVector + j;
-      y[j] = fmaf(row.values[i][j], params.gamma[column], params.beta[column]);
-    }
-    target[vector] = make_uint4(Pack<T>(y[0], y[1]), Pack<T>(y[2], y[3]),
-                                Pack<T>(y[4], y[5]), Pack<T>(y[6], y[7]));
+    const float4* gamma =
+        reinterpret_cast<const float4*>(params.gamma) + 2 * vector;
+    const float4* beta =
+        reinterpret_cast<const float4*>(params.beta) + 2 * vector;
+    const uint2 low = Scale<T>(&row.values[i][0], gamma[0], beta[0]);
+    const uint2 high = Scale<T>(&row.values[i][4], gamma[1], beta[1]);
+    target[vector] = make_uint4(low.x, low.y, high.x, high.y);
   }
 }
 
@@ -124,11 +143,17 @@ __global__ void __launch_bounds__(kWarps* kLanes)
     StoreZeros(params, index);
     return;
   }
+  // All three are under way before the first is needed.
+  const int id = params.ids[index];
+  const int type_id = params.type_ids[index];
+  const int place = index - SequenceStart(params, index);
+  const PackedRow word = Load(params.word, id, params.hidden);
+  const PackedRow type = Load(params.token_type, type_id, params.hidden);
+  const PackedRow position = Load(params.position, place, params.hidden);
   Row row = {};
-  Add<T>(row, params.word, params.ids[index], params.hidden);
-  Add<T>(row, params.token_type, params.type_ids[index], params.hidden);
-  Add<T>(row, params.position, index - SequenceStart(params, index),
-         params.hidden);
+  Add<T>(row, word);
+  Add<T>(row, type);
+  Add<T>(row, position);
   Normalize(row, params.hidden, params.eps);
   Store<T>(row, params, index);
 }

@@ -6,6 +6,7 @@
 
 namespace svdserve::cuda {
 
+// Tables, gamma, beta and x are aligned to 16 bytes.
 struct EmbedParams {
   Type type = Type::kBF16;
   int rows = 0;       // 0 launches nothing
