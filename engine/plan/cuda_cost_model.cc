@@ -43,7 +43,7 @@ class Kernels {
   double FusedFfn(int64_t rows, const LayerRanks& ranks,
                   int intermediate) const {
     const int width = ranks.ffn_in + ranks.ffn_out;
-    return Launch(Tiles(costs_.fused_ffn, rows, intermediate, width),
+    return Launch(Fastest(costs_.fused_ffn, rows, intermediate, width),
                   (rows + intermediate) * width);
   }
 
@@ -199,7 +199,7 @@ double CudaFeedForwardSeconds(const ModelShape& model, const PlanTarget& target,
 
 int FusedFeedForwardWaveRows(const PlanTarget& target) {
   return std::max(1, target.multiprocessors) *
-         CostsOf(target).fused_ffn.tile_rows;
+         CostsOf(target).fused_ffn[0].tile_rows;
 }
 
 }  // namespace svdserve

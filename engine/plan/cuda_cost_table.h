@@ -35,9 +35,10 @@ struct CudaCosts {
   int multiprocessors;    // of the device that the rates are of
   double launch_seconds;  // from a kernel's end to the next one's start
   double bytes_per_second;
-  CudaTileCost gemm[2];  // the launcher takes the faster tile of two
+  // The launcher takes the faster of two tiles; the larger comes first.
+  CudaTileCost gemm[2];
   CudaTileCost gemm_norm[2];
-  CudaTileCost fused_ffn;
+  CudaTileCost fused_ffn[2];
   CudaAttentionCost attention[3];
   int attention_rows;     // queries of a block of plain attention
   double lowrank_tflops;  // Q, K and V built within a block
@@ -50,7 +51,7 @@ inline constexpr CudaCosts kCudaCosts[] = {
      .bytes_per_second = 1.6e12,
      .gemm = {{128, 128, 230, 128}, {64, 64, 130, 96}},
      .gemm_norm = {{64, 0, 190, 192}, {16, 0, 80, 96}},
-     .fused_ffn = {128, 0, 220, 64},
+     .fused_ffn = {{128, 0, 220, 64}, {64, 0, 150, 64}},
      .attention = {{32, 110, 90}, {64, 180, 90}, {128, 200, 90}},
      .attention_rows = 128,
      .lowrank_tflops = 190},
@@ -60,7 +61,7 @@ inline constexpr CudaCosts kCudaCosts[] = {
      .bytes_per_second = 0.5e12,
      .gemm = {{128, 128, 62, 128}, {64, 64, 42, 96}},
      .gemm_norm = {{64, 0, 54, 192}, {16, 0, 24, 96}},
-     .fused_ffn = {128, 0, 60, 64},
+     .fused_ffn = {{128, 0, 60, 64}, {64, 0, 42, 64}},
      .attention = {{32, 34, 90}, {64, 50, 90}, {128, 54, 90}},
      .attention_rows = 128,
      .lowrank_tflops = 54},
@@ -70,7 +71,7 @@ inline constexpr CudaCosts kCudaCosts[] = {
      .bytes_per_second = 0.75e12,
      .gemm = {{128, 128, 200, 128}, {64, 64, 130, 96}},
      .gemm_norm = {{64, 0, 170, 192}, {16, 0, 75, 96}},
-     .fused_ffn = {128, 0, 190, 64},
+     .fused_ffn = {{128, 0, 190, 64}, {64, 0, 130, 64}},
      .attention = {{32, 100, 90}, {64, 150, 90}, {128, 165, 90}},
      .attention_rows = 128,
      .lowrank_tflops = 170},
@@ -80,7 +81,7 @@ inline constexpr CudaCosts kCudaCosts[] = {
      .bytes_per_second = 3.0e12,
      .gemm = {{128, 128, 420, 128}, {64, 64, 240, 96}},
      .gemm_norm = {{64, 0, 350, 192}, {16, 0, 150, 96}},
-     .fused_ffn = {128, 0, 400, 64},
+     .fused_ffn = {{128, 0, 400, 64}, {64, 0, 280, 64}},
      .attention = {{32, 180, 90}, {64, 310, 90}, {128, 355, 90}},
      .attention_rows = 128,
      .lowrank_tflops = 350},
