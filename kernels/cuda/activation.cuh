@@ -1,0 +1,69 @@
+// Activations of the intermediate, in fp32. One function for all kernels, so
+// that every way to run a layer gives the same bits; products and sums are
+// paired by hand, so that no compiler pairs them one way here, another there.
+#ifndef SVDSERVE_KERNELS_CUDA_ACTIVATION_CUH_
+#define SVDSERVE_KERNELS_CUDA_ACTIVATION_CUH_
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <cmath>
+#include <type_traits>
+
+#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/types.h"
+
+namespace svdserve::cuda {
+
+// x / (1 + 2^-z)
+__device__ inline float Gate(float x, float z) {
+  return x * Reciprocal(1 + Exp2(-z));
+}
+
+// x/2 (1 + erf(x / sqrt(2))). For bf16, erf by one approximate tanh: the
+// polynomial is within 3e-5 of GELU, the tanh within 2.5e-4 |x|; half a unit
+// in the last place of bf16 is 2e-3 |x|.
+template <typename T>
+__device__ float Gelu(float x) {
+  const float half = 0.5f * x;
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    const float y = fminf(x * x, 36.0f);  // the polynomial turns later
+    const float p = fmaf(fmaf(-3.515189e-4f, y, 3.700574e-2f), y, 7.975078e-1f);
+    return fmaf(half, FastTanh(x * p), half);
+  }
+  return fmaf(half, erff(x * 0.70710678f), half);
+}
+
+// x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
+template <typename T>
+__device__ float GeluTanh(float x) {
+  const float y = x * x;
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    const float half = 0.5f * x;
+    const float p = fmaf(3.567741e-2f, y, 7.978846e-1f);
+    return fmaf(half, FastTanh(x * p), half);
+  }
+  return Gate(x, x * fmaf(1.029432e-1f, y, 2.302208f));
+}
+
+// `activation` is known when this is compiled, or the same for all threads.
+template <typename T>
+__device__ float Activate(Activation activation, float x) {
+  switch (activation) {
+    case Activation::kNone:
+      return x;
+    case Activation::kGelu:
+      return Gelu<T>(x);
+    case Activation::kGeluTanh:
+      return GeluTanh<T>(x);
+    case Activation::kRelu:
+      return x < 0 ? 0 : x;  // NaN stays
+    case Activation::kSilu:
+      return Gate(x, x * 1.442695f);
+  }
+  return x;
+}
+
+}  // namespace svdserve::cuda
+
+#endif  // SVDSERVE_KERNELS_CUDA_ACTIVATION_CUH_
