@@ -1,0 +1,269 @@
+#include "kernels/cuda/attention.h"
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "tests/kernels/cuda/attention_reference.h"
+#include "tests/kernels/cuda/device_buffer.h"
+
+namespace svdserve::cuda {
+namespace {
+
+// The weights are rounded before they meet the values, and the result once
+// more; what is summed is exact to fp32.
+double Tolerance(Type type) { return type == Type::kBF16 ? 4e-3 : 6e-4; }
+
+// q, k and v of a batch; verbs run parts of it.
+class Batch {
+ public:
+  Batch(Type type, const Packing& packing, const Heads& heads,
+        const Visibility& visibility, Random* random, float deviation = 1)
+      : type_(type), packing_(packing), heads_(heads), visibility_(visibility) {
+    const auto values = [&](int width) {
+      return Rounded(
+          type, random->Normal(size_t{1} * packing.rows() * width, deviation));
+    };
+    q_ = values(heads.heads * heads.qk_dim);
+    k_ = values(heads.kv_heads * heads.qk_dim);
+    v_ = values(heads.kv_heads * heads.v_dim);
+  }
+
+  int out_width() const { return heads_.heads * heads_.v_dim; }
+  const Packing& packing() const { return packing_; }
+
+  std::vector<float> Run(DeviceLimits limits = TestLimits()) const {
+    return RunRows(packing_, q_, k_, v_, limits);
+  }
+
+  // One sequence without the others.
+  std::vector<float> RunAlone(int sequence, DeviceLimits limits) const {
+    const int first = packing_.starts[sequence] - packing_.first_row;
+    const int count = packing_.lengths[sequence];
+    const auto rows = [&](const std::vector<float>& matrix, int width) {
+      return RowsOf(matrix, width, first, count);
+    };
+    return RunRows(Packing({count}), rows(q_, heads_.heads * heads_.qk_dim),
+                   rows(k_, heads_.kv_heads * heads_.qk_dim),
+                   rows(v_, heads_.kv_heads * heads_.v_dim), limits);
+  }
+
+  std::vector<double> Exact() const {
+    return ExactAttention(packing_, heads_, visibility_, Scale(), q_, k_, v_);
+  }
+
+ private:
+  float Scale() const { return 1 / std::sqrt(float(heads_.qk_dim)); }
+
+  std::vector<float> RunRows(const Packing& packing,
+                             const std::vector<float>& q,
+                             const std::vector<float>& k,
+                             const std::vector<float>& v,
+                             DeviceLimits limits) const {
+    PackedRows q_rows(type_, heads_.heads * heads_.qk_dim, 8, q);
+    PackedRows k_rows(type_, heads_.kv_heads * heads_.qk_dim, 16, k);
+    PackedRows v_rows(type_, heads_.kv_heads * heads_.v_dim, 24, v);
+    PackedRows out(type_, out_width(), 8, packing.rows());
+    const DeviceBuffer<int32_t> starts(packing.starts);
+    const AttentionParams params = {.type = type_,
+                                    .sequences = packing.sequences(),
+                                    .max_tokens = packing.max_tokens(),
+                                    .heads = heads_.heads,
+                                    .kv_heads = heads_.kv_heads,
+                                    .qk_dim = heads_.qk_dim,
+                                    .v_dim = heads_.v_dim,
+                                    .causal = visibility_.causal,
+                                    .window_left = visibility_.left,
+                                    .window_right = visibility_.right,
+                                    .scale = Scale(),
+                                    .cu_seqlens = starts.data(),
+                                    .first_row = packing.first_row,
+                                    .q = q_rows.data(),
+                                    .k = k_rows.data(),
+                                    .v = v_rows.data(),
+                                    .out = out.data(),
+                                    .q_stride = q_rows.stride(),
+                                    .k_stride = k_rows.stride(),
+                                    .v_stride = v_rows.stride(),
+                                    .out_stride = out.stride()};
+    EXPECT_TRUE(Ran(Attention(params, limits, nullptr)));
+    return out.ToHost();
+  }
+
+  Type type_;
+  Packing packing_;
+  Heads heads_;
+  Visibility visibility_;
+  std::vector<float> q_, k_, v_;
+};
+
+// With one multiprocessor every batch fills the device (128 queries a block);
+// with very many none does (64).
+DeviceLimits SmallDevice() {
+  DeviceLimits limits = TestLimits();
+  limits.multiprocessors = 1;
+  return limits;
+}
+DeviceLimits LargeDevice() {
+  DeviceLimits limits = TestLimits();
+  limits.multiprocessors = 1 << 20;
+  return limits;
+}
+
+struct Case {
+  std::string name;
+  Heads heads;
+  Visibility visibility = {};
+};
+
+class AttentionTest : public testing::TestWithParam<std::tuple<Type, Case>> {
+ protected:
+  Batch Make(const std::vector<int>& lengths, float deviation = 1) {
+    const auto& [type, test_case] = GetParam();
+    return Batch(type, Packing(lengths, /*first=*/7), test_case.heads,
+                 test_case.visibility, &random_, deviation);
+  }
+  double Limit() const { return Tolerance(std::get<Type>(GetParam())); }
+
+  const std::vector<int> lengths_ = {1, 64, 0, 15, 130, 63, 0, 65, 16, 100};
+
+ private:
+  Random random_;
+};
+
+TEST_P(AttentionTest, MixedLengthsAreExact) {
+  const Batch batch = Make(lengths_);
+  const std::vector<double> exact = batch.Exact();
+  EXPECT_LT(RelativeError(batch.Run(SmallDevice()), exact), Limit());
+  EXPECT_LT(RelativeError(batch.Run(LargeDevice()), exact), Limit());
+}
+
+TEST_P(AttentionTest, SharpScoresStayExact) {
+  const Batch batch = Make({130}, /*deviation=*/4);
+  EXPECT_LT(RelativeError(batch.Run(SmallDevice()), batch.Exact()), Limit());
+}
+
+TEST_P(AttentionTest, ASequenceHasTheSameBitsAloneAndInEveryTile) {
+  const Batch batch = Make(lengths_);
+  const std::vector<float> all = batch.Run(SmallDevice());
+  EXPECT_TRUE(SameBits(batch.Run(LargeDevice()), all));
+  const Packing& packing = batch.packing();
+  for (int s = 0; s < packing.sequences(); ++s) {
+    if (packing.lengths[s] == 0) continue;
+    EXPECT_TRUE(SameBits(
+        batch.RunAlone(s, LargeDevice()),
+        RowsOf(all, batch.out_width(), packing.starts[s] - packing.first_row,
+               packing.lengths[s])))
+        << packing.lengths[s];
+  }
+}
+
+TEST_P(AttentionTest, LongSequencesAreExact) {
+  if (!kOnDevice) GTEST_SKIP() << "too slow without a GPU";
+  for (int length : {511, 512, 513, 2048}) {
+    const Batch batch = Make({length, 1, length});
+    EXPECT_LT(RelativeError(batch.Run(), batch.Exact()), Limit()) << length;
+    EXPECT_TRUE(SameBits(batch.Run(SmallDevice()), batch.Run(LargeDevice())));
+  }
+}
+
+std::vector<Case> Cases() {
+  std::vector<Case> cases = {
+      {"Causal", {2, 2, 64, 64}, {.causal = true}},
+      {"CausalWide", {1, 1, 128, 128}, {.causal = true}},
+      {"Window", {1, 1, 32, 32}, {.left = 20, .right = 3}},
+      {"NarrowWindow", {1, 1, 64, 64}, {.left = 0, .right = 0}},
+      {"WideWindow", {1, 1, 64, 64}, {.left = 64, .right = 64}},
+      {"LeftWindow", {1, 1, 64, 64}, {.left = 17}},
+      {"RightWindow", {1, 1, 64, 64}, {.right = 70}},
+      {"CausalWindow", {1, 1, 96, 96}, {.causal = true, .left = 33}},
+      {"GroupedQueries", {4, 2, 64, 64}},
+      {"OneKeyHead", {3, 1, 32, 32}, {.causal = true}},
+      {"NarrowKeys", {2, 2, 32, 64}},
+      {"NarrowerKeys", {2, 1, 16, 48}},
+      {"NarrowValues", {1, 1, 80, 16}},
+      {"WideValues", {1, 1, 48, 112}},
+  };
+  for (int dim = 16; dim <= 128; dim += 16) {
+    cases.push_back({"Dim" + std::to_string(dim), {1, 1, dim, dim}});
+  }
+  return cases;
+}
+
+std::string CaseName(
+    const testing::TestParamInfo<AttentionTest::ParamType>& info) {
+  const auto& [type, test_case] = info.param;
+  return test_case.name + (type == Type::kBF16 ? "Bf16" : "F16");
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, AttentionTest,
+                         testing::Combine(testing::Values(Type::kBF16,
+                                                          Type::kF16),
+                                          testing::ValuesIn(Cases())),
+                         CaseName);
+
+TEST(AttentionLengthTest, TheLongestSequencesAreExact) {
+  if (!kOnDevice) GTEST_SKIP() << "too slow without a GPU";
+  Random random;
+  for (const Visibility& visibility :
+       {Visibility{}, Visibility{.causal = true}, Visibility{.left = 128}}) {
+    const Batch batch(Type::kBF16, Packing({8192}), {1, 1, 64, 64}, visibility,
+                      &random);
+    EXPECT_LT(RelativeError(batch.Run(), batch.Exact()), 4e-3);
+  }
+}
+
+// A NaN in a sequence is seen by its own queries, and by no other sequence.
+TEST(AttentionNanTest, StaysInItsSequence) {
+  const int dim = 32;
+  const Packing packing({20, 70, 20});
+  std::vector<float> values(packing.rows() * dim, 0.5f);
+  values[30 * dim] = NAN;
+  PackedRows q(Type::kBF16, dim, 0, values), k(Type::kBF16, dim, 0, values),
+      v(Type::kBF16, dim, 0, values);
+  PackedRows out(Type::kBF16, dim, 0, packing.rows());
+  const DeviceBuffer<int32_t> starts(packing.starts);
+  AttentionParams params = {.sequences = 3,
+                            .max_tokens = 70,
+                            .heads = 1,
+                            .kv_heads = 1,
+                            .qk_dim = dim,
+                            .v_dim = dim,
+                            .cu_seqlens = starts.data(),
+                            .q = q.data(),
+                            .k = k.data(),
+                            .v = v.data(),
+                            .out = out.data(),
+                            .q_stride = dim,
+                            .k_stride = dim,
+                            .v_stride = dim,
+                            .out_stride = dim};
+  ASSERT_TRUE(Ran(Attention(params, TestLimits(), nullptr)));
+  const std::vector<float> result = out.ToHost();
+  for (int row = 0; row < packing.rows(); ++row) {
+    const bool poisoned = row >= 20 && row < 90;
+    EXPECT_EQ(std::isnan(result[row * dim]), poisoned) << row;
+  }
+}
+
+TEST(AttentionParamsTest, RefusesWhatMakesNoSense) {
+  const AttentionParams good = {
+      .sequences = 0, .heads = 4, .kv_heads = 2, .qk_dim = 64, .v_dim = 64};
+  EXPECT_EQ(Attention(good, TestLimits(), nullptr), cudaSuccess);
+  const auto refused = [&](auto change) {
+    AttentionParams params = good;
+    change(&params);
+    return Attention(params, TestLimits(), nullptr) == cudaErrorInvalidValue;
+  };
+  EXPECT_TRUE(refused([](AttentionParams* p) { p->sequences = -1; }));
+  EXPECT_TRUE(refused([](AttentionParams* p) { p->kv_heads = 3; }));
+  EXPECT_TRUE(refused([](AttentionParams* p) { p->qk_dim = 40; }));
+  EXPECT_TRUE(refused([](AttentionParams* p) { p->v_dim = 144; }));
+  EXPECT_TRUE(refused([](AttentionParams* p) { p->q_stride = 4; }));
+  EXPECT_TRUE(refused([](AttentionParams* p) { p->window_left = -2; }));
+  EXPECT_TRUE(refused([](AttentionParams* p) { p->scale = 0; }));
+}
+
+}  // namespace
+}  // namespace svdserve::cuda
