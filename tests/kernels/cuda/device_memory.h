@@ -25,15 +25,18 @@ inline void Check(cudaError_t error) {
 // Filled with NaN patterns.
 inline void* AllocateDevice(size_t bytes) {
   void* memory = nullptr;
+  if (bytes == 0) return nullptr;
   Check(cudaMalloc(&memory, bytes));
   Check(cudaMemset(memory, 0xff, bytes));
   return memory;
 }
 inline void FreeDevice(void* memory) { Check(cudaFree(memory)); }
 inline void CopyToDevice(void* device, const void* host, size_t bytes) {
+  if (bytes == 0) return;
   Check(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice));
 }
 inline void CopyToHost(void* host, const void* device, size_t bytes) {
+  if (bytes == 0) return;
   Check(cudaMemcpy(host, device, bytes, cudaMemcpyDeviceToHost));
 }
 inline cudaError_t WaitForDevice() { return cudaDeviceSynchronize(); }

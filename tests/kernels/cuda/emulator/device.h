@@ -11,6 +11,8 @@
 #include <cmath>
 #include <cstdint>
 
+// NOLINTBEGIN(bugprone-reserved-identifier): CUDA's names.
+
 #define __launch_bounds__(...)
 
 extern uint3 threadIdx;  // of the fiber that runs
@@ -36,6 +38,8 @@ template <typename T>
 T __ldg(const T* pointer) {
   return *pointer;
 }
+
+// NOLINTEND(bugprone-reserved-identifier)
 
 using std::max;
 using std::min;

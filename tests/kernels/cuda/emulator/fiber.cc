@@ -69,8 +69,8 @@ void PrepareFiber(Fiber& fiber, void (*entry)()) {
   constexpr uintptr_t kLine = 64;
   const uintptr_t number =
       reinterpret_cast<uintptr_t>(fiber.stack) / fiber.stack_bytes;
-  const uintptr_t top = reinterpret_cast<uintptr_t>(fiber.stack) +
-                        fiber.stack_bytes - number * 9 % 64 * kLine;
+  std::byte* top = static_cast<std::byte*>(const_cast<void*>(fiber.stack)) +
+                   fiber.stack_bytes - number * 9 % 64 * kLine;
   // As if entry() had been called: its return address ends a backtrace.
   void** frame = reinterpret_cast<void**>(top) - 1;
   *frame-- = nullptr;
