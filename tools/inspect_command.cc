@@ -40,6 +40,13 @@ CLI::App* AddInspectCommand(CLI::App& app, int* exit_code) {
       "--plan", options.plan,
       "Plan a batch: SEQxLEN, such as 32x256 for 32 inputs of 256 tokens");
   command
+      ->add_option("--device", options.device,
+                   "cpu: as this machine would run it; cuda: as an H100 would, "
+                   "in bfloat16 (default: cpu)")
+      ->needs(plan)
+      ->transform(CLI::CheckedTransformer(std::map<std::string, Device>{
+          {"cpu", Device::kCpu}, {"cuda", Device::kCuda}}));
+  command
       ->add_option("--arena", options.backend.arena_bytes,
                    "Bytes of activations that may exist at once, such as 64MiB "
                    "(default: as the server chooses)")

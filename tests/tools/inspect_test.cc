@@ -64,6 +64,23 @@ TEST_F(InspectTest, PlansABatch) {
   EXPECT_EQ(json["plan"]["buffers"].size(), result.plan->plan.buffers.size());
 }
 
+TEST_F(InspectTest, PlansForAGpuThatIsNotThere) {
+  ASSERT_TRUE(
+      CompressModel(
+          {.input = root_ / "dense", .output = root_ / "small", .ratio = 0.5})
+          .ok());
+  options_.model = root_ / "small";
+  options_.plan = "4x32";
+  options_.device = Device::kCuda;
+  const Inspection result = InspectOrDie();
+  ASSERT_TRUE(result.plan.has_value());
+  EXPECT_LE(result.plan->plan.peak_bytes, result.plan->charged_bytes);
+  EXPECT_THAT(result.ToText(), HasSubstr("backend  cuda, bfloat16"));
+  EXPECT_THAT(result.ToText(), HasSubstr("attention 0 f"));
+  options_.backend.arena_bytes = 1000;
+  EXPECT_THAT(Inspect(options_).status().message(), HasSubstr("1000"));
+}
+
 TEST_F(InspectTest, RefusesABatchThatIsNone) {
   for (const char* bad : {"32", "x", "0x8", "4x", "4x8x2", "-1x8", "4x33"}) {
     options_.plan = bad;

@@ -13,6 +13,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "nlohmann/json.hpp"
+#include "tools/inspect/cuda_target.h"
 
 namespace svdserve {
 namespace {
@@ -98,20 +99,52 @@ absl::StatusOr<BatchShape> ParseBatch(std::string_view text, int max_tokens) {
   return shape;
 }
 
+// A device, without what it takes to run on it.
+struct Backing {
+  BackendInfo info;
+  PlanTarget target;
+};
+
+absl::StatusOr<Backing> CpuBacking(const Model& model,
+                                   const BackendOptions& options) {
+  // The backend knows what the planner must: panels, scratch, the arena.
+  auto backend = CreateCpuBackend(model, options);
+  if (!backend.ok()) return backend.status();
+  return Backing{.info = (*backend)->info(), .target = (*backend)->target()};
+}
+
+Backing CudaBacking(const Model& model, const BackendOptions& options) {
+  // The default arena holds batches of this size.
+  constexpr int kTokens = 65536;
+  constexpr int kInputs = 512;
+  Backing backing = {.info = {.name = "cuda",
+                              .reason = "planned for an H100",
+                              .dtype = "bfloat16",
+                              .mode = "strict",
+                              .arena_bytes = options.arena_bytes},
+                     .target = HopperTarget(model.shape)};
+  if (options.arena_bytes == 0) {
+    backing.info.arena_bytes =
+        Planner(model.shape, backing.target, 0).ArenaBytesFor(kTokens, kInputs);
+  }
+  return backing;
+}
+
 absl::StatusOr<PlanInspection> InspectPlan(const Model& model,
                                            const InspectOptions& options) {
   const auto shape = ParseBatch(options.plan, model.shape.max_tokens);
   if (!shape.ok()) return shape.status();
-  // The backend knows what the planner must: panels, scratch, the arena.
-  auto backend = CreateCpuBackend(model, options.backend);
-  if (!backend.ok()) return backend.status();
-  const Planner planner(model.shape, (*backend)->target(),
-                        (*backend)->info().arena_bytes);
+  const absl::StatusOr<Backing> backing =
+      options.device == Device::kCuda ? CudaBacking(model, options.backend)
+                                      : CpuBacking(model, options.backend);
+  if (!backing.ok()) return backing.status();
+  const Planner planner(model.shape, backing->target,
+                        backing->info.arena_bytes);
   absl::StatusOr<Plan> plan = planner.MakePlan(*shape);
   if (!plan.ok()) return plan.status();
   const CostFunction& cost = planner.cost();
   return PlanInspection{
-      .backend = (*backend)->info(),
+      .backend = backing->info,
       .plan = *std::move(plan),
       .charged_bytes = cost.fixed_bytes() +
                        cost.ChargeFor(shape->max_tokens) * shape->sequences,

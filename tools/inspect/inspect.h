@@ -17,10 +17,12 @@ struct InspectOptions {
   std::string model;  // directory
   // If not empty, "SEQxLEN": plan a batch of SEQ inputs of LEN tokens.
   std::string plan;
+  // kCuda: as an H100 would run it, whether or not there is one.
+  Device device = Device::kCpu;
   BackendOptions backend;
 };
 
-// A batch as this machine's backend would run it.
+// A batch as the device would run it.
 struct PlanInspection {
   BackendInfo backend;
   Plan plan;

@@ -1,0 +1,55 @@
+#include "tools/inspect/cuda_target.h"
+
+#include <algorithm>
+
+namespace svdserve {
+namespace {
+
+// What the tables of kernels/cuda/lowrank_attention.cu and fused_ffn.cu give
+// with the 227 KiB of shared memory of sm_90. They are repeated here because a
+// build without the CUDA toolkit has no kernels to ask.
+struct AttentionLimit {
+  int head_dim;
+  int max_tokens;
+};
+constexpr AttentionLimit kAttentionLimits[] = {
+    {32, 1472}, {64, 768}, {128, 384}};
+constexpr int kAttentionRankStep = 8;
+constexpr int kFeedForwardRankStep = 16;
+constexpr int kMostInRank = 384;
+constexpr int kMostOutRank = 320;
+constexpr int kIntermediateStep = 32;
+
+bool IsRank(int rank, int step, int most) {
+  return rank > 0 && rank % step == 0 && rank <= most;
+}
+
+int AttentionMaxTokens(const ModelShape& shape, const LayerRanks& ranks) {
+  for (int rank : {ranks.query, ranks.key, ranks.value}) {
+    if (!IsRank(rank, kAttentionRankStep, shape.hidden)) return 0;
+  }
+  const auto* limit = std::ranges::find(kAttentionLimits, shape.head_dim,
+                                        &AttentionLimit::head_dim);
+  return limit == std::ranges::end(kAttentionLimits) ? 0 : limit->max_tokens;
+}
+
+}  // namespace
+
+PlanTarget HopperTarget(const ModelShape& shape) {
+  PlanTarget target = {.element_bytes = 2,
+                       .row_tile = 1,
+                       .device = Device::kCuda,
+                       .sm = 90,
+                       .multiprocessors = 132};
+  for (const LayerRanks& ranks : shape.layers) {
+    target.fusion.push_back(
+        {.attention_max_tokens = AttentionMaxTokens(shape, ranks),
+         .feed_forward =
+             IsRank(ranks.ffn_in, kFeedForwardRankStep, kMostInRank) &&
+             IsRank(ranks.ffn_out, kFeedForwardRankStep, kMostOutRank) &&
+             shape.intermediate % kIntermediateStep == 0});
+  }
+  return target;
+}
+
+}  // namespace svdserve
