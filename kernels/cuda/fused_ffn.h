@@ -12,6 +12,7 @@
 
 namespace svdserve::cuda {
 
+// Pointers are 16-byte aligned.
 struct FusedFfnParams {
   Type type = Type::kBF16;
   int rows = 0;          // 0 launches nothing
