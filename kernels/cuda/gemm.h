@@ -12,23 +12,29 @@ namespace svdserve::cuda {
 
 struct GemmParams {
   Type type = Type::kBF16;
-  int rows = 0;  // 0 launches nothing
-  int in = 0;    // a multiple of 8
-  int out = 0;   // a multiple of 8
+  int rows = 0;                 // 0 launches nothing
+  int in = 0;                   // a multiple of 8
+  int out = 0;                  // a multiple of 8
   const void* x = nullptr;      // [rows, in], rows x_stride elements apart
   int64_t x_stride = 0;         // a multiple of 8
-  const void* w = nullptr;      // [out, in], packed; 16-byte aligned
+  const void* w = nullptr;      // [out, in], packed
   const float* bias = nullptr;  // [out], or null
   Activation activation = Activation::kNone;
   // Gated variants: y = act(x·Wᵀ + b) * (x·Gᵀ + gate_bias). Null: not gated.
   const void* gate = nullptr;        // [out, in]
   const float* gate_bias = nullptr;  // [out], or null
-  void* y = nullptr;    // [rows, out], rows y_stride elements apart
+  void* y = nullptr;     // [rows, out], rows y_stride elements apart
   int64_t y_stride = 0;  // a multiple of 8
-};
+};                       // matrices are 16-byte aligned, biases 8-byte
 
 cudaError_t Gemm(const GemmParams& params, const DeviceLimits& limits,
                  cudaStream_t stream);
+
+// By one tile of the table, the same bits; for tests and benchmarks.
+// cudaErrorNotSupported where the device or a gate refuses it.
+inline constexpr int kGemmTiles = 6;
+cudaError_t GemmWithTile(int tile, const GemmParams& params,
+                         const DeviceLimits& limits, cudaStream_t stream);
 
 }  // namespace svdserve::cuda
 

@@ -1,0 +1,413 @@
+// Gemm(): tiles of x and W pass through shared memory in stages, by copies in
+// the background; warps multiply their parts of the stage that has arrived. The
+// result passes through the same memory, so that whole lines are written.
+//
+// A gated block computes half as many columns: the lower half of its W tile are
+// rows of W, the upper half rows of the gate, and each warp has the same
+// columns of both.
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/cuda/activation.cuh"
+#include "kernels/cuda/gemm.h"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/shared_tile.cuh"
+
+namespace svdserve::cuda {
+namespace {
+
+constexpr int kWarp = 32;
+constexpr int kChunk = 8;  // elements of a 16-byte copy
+
+// ---- The table ----
+
+struct Tile {
+  int rows, columns;  // of a block
+  int depth;          // of k, of a stage
+  int stages;
+  int warp_rows, warp_columns;
+  int blocks;  // of a multiprocessor that registers are kept for
+  bool gated;  // whether compiled for gates as well
+  int cycles;  // of a multiprocessor, for a block and 16 of k
+
+  constexpr int Threads() const {
+    return rows / warp_rows * (columns / warp_columns) * kWarp;
+  }
+  constexpr int StageBytes() const {
+    return (rows + columns) * depth * kElementBytes;
+  }
+  constexpr int SharedBytes() const { return stages * StageBytes(); }
+};
+
+// Cycles are a model: the slower of products, 1270 multiply-adds a cycle, and
+// copies, 50 bytes a cycle; for the last, which is alone, the latency of
+// products that wait for one another. Warps of 64 x 64 read the fewest bytes of
+// shared memory per product that registers allow.
+constexpr Tile kTiles[kGemmTiles] = {
+    // Most shapes of many rows: two blocks, one stores while one multiplies.
+    {128, 128, 64, 3, 64, 64, 2, true, 210},
+    // 3/4 of the copies of two of the first; as fast by the model, no faster.
+    {256, 128, 64, 3, 64, 64, 1, false, 420},
+    // Ranks that are odd multiples of 64 (192, 320, 576).
+    {128, 64, 64, 3, 64, 32, 3, false, 125},
+    // Hundreds of rows.
+    {64, 64, 64, 4, 32, 32, 3, true, 85},
+    // So few tiles that multiprocessors would idle. What counts is the time of
+    // one block: deep stages, many of them.
+    {32, 32, 128, 4, 16, 16, 3, false, 41},
+    {16, 32, 128, 6, 16, 16, 3, false, 36},
+};
+
+// What every device has; the wide tile is for others.
+static_assert(kTiles[0].SharedBytes() <= 99 << 10);
+static_assert(kTiles[1].SharedBytes() <= 163 << 10);
+static_assert(kTiles[2].SharedBytes() <= 99 << 10);
+static_assert(kTiles[3].SharedBytes() <= 99 << 10);
+static_assert(kTiles[4].SharedBytes() <= 99 << 10);
+static_assert(kTiles[5].SharedBytes() <= 99 << 10);
+
+constexpr int DivideUp(int a, int b) { return (a + b - 1) / b; }
+
+// ---- The kernel ----
+
+// What a kernel is compiled for.
+template <typename T, int kTile, bool kIsGated>
+struct Config {
+  using Element = T;
+  static constexpr Tile kShape = kTiles[kTile];
+  static constexpr int kThreads = kShape.Threads();
+  static constexpr int kRows = kShape.rows;
+  static constexpr int kDepth = kShape.depth;
+  static constexpr bool kGated = kIsGated;
+  static constexpr int kWeights = kGated ? 2 : 1;
+  static constexpr int kColumns = kShape.columns / kWeights;  // of the result
+
+  // Of one warp, in pieces of 16 rows and of 16 columns of one weight.
+  static constexpr int kRowPieces = kShape.warp_rows / 16;
+  static constexpr int kWarpColumns = kShape.warp_columns / kWeights;
+  static constexpr int kColumnPieces = kWarpColumns / 16;
+  static_assert(kWarpColumns % 16 == 0);
+
+  using SharedX = SharedTile<kDepth>;
+  static constexpr int kXBytes = kRows * SharedX::kRowBytes;
+  static constexpr int kWeightBytes = kColumns * SharedX::kRowBytes;
+  static constexpr int kStageBytes = kShape.StageBytes();
+  static_assert(kXBytes + kWeights * kWeightBytes == kStageBytes);
+
+  static constexpr int kStagedPitch = kColumns + kChunk;  // spreads the banks
+  static_assert(kRows * kStagedPitch * kElementBytes <= kShape.SharedBytes());
+};
+
+// A thread's part of a block's work.
+template <typename C>
+class GemmBlock {
+  using T = typename C::Element;
+
+ public:
+  __device__ explicit GemmBlock(const GemmParams& params)
+      : params_(params), shared_(SharedMemory()) {
+    // Neighbours share rows of x; W stays in the cache.
+    const int across = (params.out + C::kColumns - 1) / C::kColumns;
+    first_row_ = blockIdx.x / across * C::kRows;
+    first_column_ = blockIdx.x % across * C::kColumns;
+  }
+
+  __device__ void Run() {
+    constexpr int kStages = C::kShape.stages;
+    const int steps = (params_.in + C::kDepth - 1) / C::kDepth;
+#pragma unroll
+    for (int step = 0; step < kStages - 1; ++step) Load(step, step);
+    int stage = 0;
+    int next_stage = kStages - 1;
+#pragma unroll 1
+    for (int step = 0; step < steps; ++step) {
+      CopyWait<kStages - 2>();
+      __syncthreads();
+      Load(step + kStages - 1, next_stage);
+      next_stage = stage;
+      MultiplyAdd(stage);
+      if (++stage == kStages) stage = 0;
+    }
+    CopyWait<0>();
+    __syncthreads();
+    Finish();
+    __syncthreads();
+    Store();
+  }
+
+ private:
+  __device__ static int Lane() { return threadIdx.x % kWarp; }
+  // Of the warp, in the block's tile.
+  __device__ static int FirstRow() {
+    return threadIdx.x / kWarp % (C::kRows / C::kShape.warp_rows) *
+           C::kShape.warp_rows;
+  }
+  __device__ static int FirstColumn() {
+    return threadIdx.x / kWarp / (C::kRows / C::kShape.warp_rows) *
+           C::kWarpColumns;
+  }
+  __device__ unsigned char* Stage(int stage) const {
+    return shared_ + stage * C::kStageBytes;
+  }
+
+  // Zeros past the rows, past `out` and past `in`.
+  __device__ void Load(int step, int stage) const {
+    const int k = step * C::kDepth;
+    unsigned char* tile = Stage(stage);
+    CopyTile<C::kDepth, C::kRows, C::kThreads>(
+        tile, static_cast<const T*>(params_.x) + k, params_.x_stride,
+        params_.in - k, first_row_, params_.rows);
+#pragma unroll
+    for (int i = 0; i < C::kWeights; ++i) {
+      const T* weight =
+          static_cast<const T*>(i == 0 ? params_.w : params_.gate);
+      CopyTile<C::kDepth, C::kColumns, C::kThreads>(
+          tile + C::kXBytes + i * C::kWeightBytes, weight + k, params_.in,
+          params_.in - k, first_column_, params_.out);
+    }
+    CopyCommit();
+  }
+
+  // What the products of 16 values of k take.
+  struct Fragments {
+    uint32_t x[C::kRowPieces][4];
+    uint32_t w[C::kWeights][C::kColumnPieces][4];
+  };
+
+  // sum += x·Wᵀ of a stage. The next fragments are on their way while the
+  // tensor cores have these.
+  __device__ void MultiplyAdd(int stage) {
+    const PieceReader<C::kDepth, Piece::kA> x(
+        Stage(stage) + FirstRow() * C::SharedX::kRowBytes, Lane());
+    const PieceReader<C::kDepth, Piece::kB> w(
+        Stage(stage) + C::kXBytes + FirstColumn() * C::SharedX::kRowBytes,
+        Lane());
+    constexpr int kPieces = C::kDepth / 16;
+    Fragments fragments[2];
+    LoadFragments(x, w, 0, fragments[0]);
+#pragma unroll
+    for (int k = 0; k < kPieces; ++k) {
+      if (k + 1 < kPieces) LoadFragments(x, w, k + 1, fragments[(k + 1) % 2]);
+      AddProducts(fragments[k % 2]);
+    }
+  }
+
+  __device__ static void LoadFragments(
+      const PieceReader<C::kDepth, Piece::kA>& x,
+      const PieceReader<C::kDepth, Piece::kB>& w, int k, Fragments& f) {
+#pragma unroll
+    for (int m = 0; m < C::kRowPieces; ++m) x.Load(f.x[m], m, k);
+#pragma unroll
+    for (int i = 0; i < C::kWeights; ++i) {
+#pragma unroll
+      for (int n = 0; n < C::kColumnPieces; ++n) {
+        w.Load(f.w[i][n], i * (C::kColumns / 16) + n, k);
+      }
+    }
+  }
+
+  __device__ void AddProducts(const Fragments& f) {
+#pragma unroll
+    for (int m = 0; m < C::kRowPieces; ++m) {
+#pragma unroll
+      for (int i = 0; i < C::kWeights; ++i) {
+#pragma unroll
+        for (int n = 0; n < C::kColumnPieces; ++n) {
+          const auto& w = f.w[i][n];
+          Mma<T>(sum_[i][m][2 * n], f.x[m], w[0], w[1]);
+          Mma<T>(sum_[i][m][2 * n + 1], f.x[m], w[2], w[3]);
+        }
+      }
+    }
+  }
+
+  __device__ static float2 BiasAt(const float* bias, int column, bool valid) {
+    if (bias == nullptr || !valid) return {0, 0};
+    return *reinterpret_cast<const float2*>(bias + column);
+  }
+
+  // act(sum + bias), rounded, to shared memory.
+  template <Activation kActivation>
+  __device__ void FinishAs() {
+    T* staged = reinterpret_cast<T*>(shared_);  // [kRows, kStagedPitch]
+#pragma unroll
+    for (int n = 0; n < 2 * C::kColumnPieces; ++n) {
+      const int column = FirstColumn() + n * 8 + Lane() % 4 * 2;
+      const bool valid = first_column_ + column < params_.out;
+      const float2 bias = BiasAt(params_.bias, first_column_ + column, valid);
+      float2 gate_bias = {0, 0};
+      if constexpr (C::kGated) {
+        gate_bias = BiasAt(params_.gate_bias, first_column_ + column, valid);
+      }
+#pragma unroll
+      for (int m = 0; m < C::kRowPieces; ++m) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const float* sums = &sum_[0][m][n][half * 2];
+          float low = Activate<T>(kActivation, sums[0] + bias.x);
+          float high = Activate<T>(kActivation, sums[1] + bias.y);
+          if constexpr (C::kGated) {
+            const float* gates = &sum_[1][m][n][half * 2];
+            low *= gates[0] + gate_bias.x;
+            high *= gates[1] + gate_bias.y;
+          }
+          const int row = FirstRow() + m * 16 + half * 8 + Lane() / 4;
+          *reinterpret_cast<uint32_t*>(staged + row * C::kStagedPitch +
+                                       column) = Pack<T>(low, high);
+        }
+      }
+    }
+  }
+
+  __device__ void Finish() {
+    switch (params_.activation) {
+      case Activation::kNone:
+        return FinishAs<Activation::kNone>();
+      case Activation::kGelu:
+        return FinishAs<Activation::kGelu>();
+      case Activation::kGeluTanh:
+        return FinishAs<Activation::kGeluTanh>();
+      case Activation::kRelu:
+        return FinishAs<Activation::kRelu>();
+      case Activation::kSilu:
+        return FinishAs<Activation::kSilu>();
+    }
+  }
+
+  // Neighbouring threads write neighbouring chunks.
+  __device__ void Store() const {
+    constexpr int kAcross = C::kColumns / kChunk;
+    constexpr int kDown = C::kThreads / kAcross;
+    static_assert(C::kThreads % kAcross == 0 && C::kRows % kDown == 0);
+    const T* staged = reinterpret_cast<const T*>(shared_);
+    const int column = threadIdx.x % kAcross * kChunk;
+    if (first_column_ + column >= params_.out) return;
+    T* y = static_cast<T*>(params_.y) + first_column_ + column;
+#pragma unroll
+    for (int i = 0; i < C::kRows; i += kDown) {
+      const int row = threadIdx.x / kAcross + i;
+      if (first_row_ + row >= params_.rows) return;
+      *reinterpret_cast<uint4*>(y + (first_row_ + row) * params_.y_stride) =
+          *reinterpret_cast<const uint4*>(staged + row * C::kStagedPitch +
+                                          column);
+    }
+  }
+
+  const GemmParams& params_;
+  unsigned char* shared_;  // stages: x [kRows, kDepth], W [columns, kDepth]
+  int first_row_;
+  int first_column_;
+  float sum_[C::kWeights][C::kRowPieces][2 * C::kColumnPieces][4] = {};
+};
+
+template <typename C>
+__global__ void __launch_bounds__(C::kThreads, C::kShape.blocks)
+    GemmKernel(const GemmParams params) {
+  GemmBlock<C>(params).Run();
+}
+
+// ---- On the host ----
+
+using Kernel = void (*)(GemmParams);
+
+template <typename T, int kTile>
+Kernel CompiledFor(bool gated) {
+  if (!gated) return GemmKernel<Config<T, kTile, false>>;
+  if constexpr (kTiles[kTile].gated) return GemmKernel<Config<T, kTile, true>>;
+  return nullptr;
+}
+
+// Null where not compiled.
+template <typename T>
+Kernel Find(int tile, bool gated) {
+  static_assert(kGemmTiles == 6);
+  switch (tile) {
+    case 0:
+      return CompiledFor<T, 0>(gated);
+    case 1:
+      return CompiledFor<T, 1>(gated);
+    case 2:
+      return CompiledFor<T, 2>(gated);
+    case 3:
+      return CompiledFor<T, 3>(gated);
+    case 4:
+      return CompiledFor<T, 4>(gated);
+    case 5:
+      return CompiledFor<T, 5>(gated);
+  }
+  return nullptr;
+}
+
+bool Aligned(const void* pointer, uintptr_t bytes) {
+  return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
+}
+
+bool MakesSense(const GemmParams& p) {
+  return p.rows >= 0 && p.in > 0 && p.in % kChunk == 0 && p.out > 0 &&
+         p.out % kChunk == 0 && p.x_stride >= p.in &&
+         p.x_stride % kChunk == 0 && p.y_stride >= p.out &&
+         p.y_stride % kChunk == 0 && p.x != nullptr && p.w != nullptr &&
+         p.y != nullptr && Aligned(p.x, 16) && Aligned(p.w, 16) &&
+         Aligned(p.y, 16) && Aligned(p.gate, 16) && Aligned(p.bias, 8) &&
+         Aligned(p.gate_bias, 8) &&
+         (p.gate != nullptr || p.gate_bias == nullptr);
+}
+
+int64_t Blocks(const Tile& tile, const GemmParams& p) {
+  const int columns = p.gate != nullptr ? tile.columns / 2 : tile.columns;
+  return int64_t{DivideUp(p.rows, tile.rows)} * DivideUp(p.out, columns);
+}
+
+bool Takes(const Tile& tile, const GemmParams& p, const DeviceLimits& limits) {
+  return tile.SharedBytes() <= limits.shared_bytes &&
+         (tile.gated || p.gate == nullptr);
+}
+
+// The multiprocessor with the most blocks ends last.
+int64_t Cycles(const Tile& tile, const GemmParams& p,
+               const DeviceLimits& limits) {
+  const int multiprocessors = std::max(1, limits.multiprocessors);
+  const int64_t most =
+      (Blocks(tile, p) + multiprocessors - 1) / multiprocessors;
+  return most * tile.cycles * DivideUp(p.in, 16);
+}
+
+// -1 where none is taken.
+int FastestTile(const GemmParams& params, const DeviceLimits& limits) {
+  int fastest = -1;
+  for (int i = 0; i < kGemmTiles; ++i) {
+    if (!Takes(kTiles[i], params, limits)) continue;
+    if (fastest < 0 || Cycles(kTiles[i], params, limits) <
+                           Cycles(kTiles[fastest], params, limits)) {
+      fastest = i;
+    }
+  }
+  return fastest;
+}
+
+}  // namespace
+
+cudaError_t GemmWithTile(int tile, const GemmParams& params,
+                         const DeviceLimits& limits, cudaStream_t stream) {
+  if (!MakesSense(params)) return cudaErrorInvalidValue;
+  if (tile < 0 || tile >= kGemmTiles || !Takes(kTiles[tile], params, limits)) {
+    return cudaErrorNotSupported;
+  }
+  if (params.rows == 0) return cudaSuccess;
+  const bool gated = params.gate != nullptr;
+  const Kernel kernel = params.type == Type::kBF16
+                            ? Find<__nv_bfloat16>(tile, gated)
+                            : Find<__half>(tile, gated);
+  const auto blocks = static_cast<unsigned>(Blocks(kTiles[tile], params));
+  return Launch(kernel, dim3(blocks), kTiles[tile].Threads(),
+                kTiles[tile].SharedBytes(), stream, params);
+}
+
+cudaError_t Gemm(const GemmParams& params, const DeviceLimits& limits,
+                 cudaStream_t stream) {
+  if (!MakesSense(params)) return cudaErrorInvalidValue;
+  return GemmWithTile(FastestTile(params, limits), params, limits, stream);
+}
+
+}  // namespace svdserve::cuda

@@ -1,0 +1,284 @@
+#include "kernels/cuda/gemm.h"
+
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "tests/kernels/cuda/device_buffer.h"
+#include "tests/reference/ops.h"
+
+namespace svdserve::cuda {
+namespace {
+
+constexpr Activation kActivations[] = {Activation::kNone, Activation::kGelu,
+                                       Activation::kGeluTanh, Activation::kRelu,
+                                       Activation::kSilu};
+
+double ExactActivation(Activation activation, double x) {
+  switch (activation) {
+    case Activation::kNone:
+      return x;
+    case Activation::kGelu:
+      return reference::Gelu(x);
+    case Activation::kGeluTanh:
+      return reference::GeluTanh(x);
+    case Activation::kRelu:
+      return std::fmax(x, 0);
+    case Activation::kSilu:
+      return x / (1 + std::exp(-x));
+  }
+  return x;
+}
+
+struct Shape {
+  int rows = 0;
+  int in = 0;
+  int out = 0;
+  bool gated = false;
+};
+
+// x, weights and biases; x and y are columns of wider matrices.
+class Product {
+ public:
+  Product(Type type, const Shape& shape, Random* random)
+      : type_(type), shape_(shape) {
+    const size_t weights = size_t{1} * shape.out * shape.in;
+    const float deviation = 1 / std::sqrt(float(shape.in));
+    x_ = Rounded(type, random->Normal(size_t{1} * shape.rows * shape.in));
+    w_ = Rounded(type, random->Normal(weights, deviation));
+    bias_ = random->Normal(shape.out);
+    if (!shape.gated) return;
+    gate_ = Rounded(type, random->Normal(weights, deviation));
+    gate_bias_ = random->Normal(shape.out);
+  }
+
+  void Activate(Activation activation) { activation_ = activation; }
+  void DropBiases() {
+    bias_.clear();
+    gate_bias_.clear();
+  }
+
+  std::vector<uint16_t> Run() const { return RunRows(0, shape_.rows, -1); }
+  std::vector<uint16_t> RunTile(int tile) const {
+    return RunRows(0, shape_.rows, tile);
+  }
+  // Rows [first, first + count), alone.
+  std::vector<uint16_t> RunRows(int first, int count, int tile) const {
+    // Rows end in NaN, and so does the matrix.
+    const int x_stride = shape_.in + 8;
+    const int y_stride = shape_.out + 16;
+    std::vector<float> x(size_t{1} * (count + 1) * x_stride, NAN);
+    for (int i = 0; i < count * shape_.in; ++i) {
+      x[i / shape_.in * x_stride + i % shape_.in] = x_[first * shape_.in + i];
+    }
+    const DeviceBuffer<uint16_t> x_device(Encode(type_, x));
+    const DeviceBuffer<uint16_t> w_device(Encode(type_, w_));
+    const DeviceBuffer<uint16_t> gate_device(Encode(type_, gate_));
+    const DeviceBuffer<float> bias_device(bias_);
+    const DeviceBuffer<float> gate_bias_device(gate_bias_);
+    DeviceBuffer<uint16_t> y_device(size_t{1} * (count + 1) * y_stride);
+    const std::vector<uint16_t> before = y_device.ToHost();
+    GemmParams params;
+    params.type = type_;
+    params.rows = count;
+    params.in = shape_.in;
+    params.out = shape_.out;
+    params.x = x_device.data();
+    params.x_stride = x_stride;
+    params.w = w_device.data();
+    params.bias = bias_.empty() ? nullptr : bias_device.data();
+    params.activation = activation_;
+    params.gate = gate_.empty() ? nullptr : gate_device.data();
+    params.gate_bias = gate_bias_.empty() ? nullptr : gate_bias_device.data();
+    params.y = y_device.data();
+    params.y_stride = y_stride;
+    EXPECT_TRUE(Ran(tile < 0
+                        ? Gemm(params, TestLimits(), nullptr)
+                        : GemmWithTile(tile, params, TestLimits(), nullptr)));
+    return Kept(before, y_device.ToHost(), count, y_stride);
+  }
+
+  std::vector<double> Exact() const {
+    const std::vector<double> up = ExactSums(w_, bias_);
+    std::vector<double> y(up.size());
+    for (size_t i = 0; i < y.size(); ++i) {
+      y[i] = ExactActivation(activation_, up[i]);
+    }
+    if (!shape_.gated) return y;
+    const std::vector<double> gates = ExactSums(gate_, gate_bias_);
+    for (size_t i = 0; i < y.size(); ++i) y[i] *= gates[i];
+    return y;
+  }
+
+  double Error(const std::vector<uint16_t>& y) const {
+    return RelativeError(Decode(type_, y), Exact());
+  }
+
+ private:
+  std::vector<double> ExactSums(const std::vector<float>& w,
+                                const std::vector<float>& bias) const {
+    std::vector<double> sums(size_t{1} * shape_.rows * shape_.out);
+    for (int i = 0; i < shape_.rows; ++i) {
+      for (int j = 0; j < shape_.out; ++j) {
+        double sum = bias.empty() ? 0 : bias[j];
+        for (int k = 0; k < shape_.in; ++k) {
+          sum += double{x_[i * shape_.in + k]} * w[j * shape_.in + k];
+        }
+        sums[i * shape_.out + j] = sum;
+      }
+    }
+    return sums;
+  }
+
+  // The result's part of the matrix; nothing else may have changed.
+  std::vector<uint16_t> Kept(const std::vector<uint16_t>& before,
+                             const std::vector<uint16_t>& after, int count,
+                             int y_stride) const {
+    std::vector<uint16_t> y;
+    for (size_t i = 0; i < after.size(); ++i) {
+      if (i % y_stride < static_cast<size_t>(shape_.out) &&
+          i / y_stride < static_cast<size_t>(count)) {
+        y.push_back(after[i]);
+      } else {
+        EXPECT_EQ(after[i], before[i]) << "written: " << i;
+      }
+    }
+    return y;
+  }
+
+  Type type_;
+  Shape shape_;
+  Activation activation_ = Activation::kNone;
+  std::vector<float> x_, w_, bias_, gate_, gate_bias_;
+};
+
+bool IsGatedTile(int tile) { return tile == 0 || tile == 3; }
+
+class GemmTest : public testing::TestWithParam<Type> {
+ protected:
+  Product Make(const Shape& shape) {
+    return Product(GetParam(), shape, &random_);
+  }
+  double Tolerance() const { return GetParam() == Type::kBF16 ? 2.5e-3 : 3e-4; }
+
+  Random random_;
+};
+
+TEST_P(GemmTest, MatchesTheReferenceWhereShapesEndInsideTiles) {
+  for (const Shape& shape : {Shape{1, 8, 8}, Shape{3, 40, 24},
+                             Shape{33, 72, 136}, Shape{70, 264, 40}}) {
+    const Product product = Make(shape);
+    EXPECT_LT(product.Error(product.Run()), Tolerance()) << shape.rows;
+  }
+}
+
+TEST_P(GemmTest, ActivatesInOnePass) {
+  for (Activation activation : kActivations) {
+    for (bool gated : {false, true}) {
+      Product product = Make({19, 48, 72, gated});
+      product.Activate(activation);
+      EXPECT_LT(product.Error(product.Run()), Tolerance())
+          << static_cast<int>(activation) << gated;
+    }
+  }
+}
+
+TEST_P(GemmTest, GoesWithoutBiases) {
+  for (bool gated : {false, true}) {
+    Product product = Make({5, 64, 40, gated});
+    product.DropBiases();
+    EXPECT_LT(product.Error(product.Run()), Tolerance());
+  }
+}
+
+// Two blocks each way of the largest tile, the second of each cut short.
+TEST_P(GemmTest, AllTilesGiveTheSameBits) {
+  for (bool gated : {false, true}) {
+    Product product = Make({261, 200, 136, gated});
+    product.Activate(Activation::kGelu);
+    const std::vector<uint16_t> bits = product.RunTile(3);
+    EXPECT_LT(product.Error(bits), Tolerance());
+    for (int tile = 0; tile < kGemmTiles; ++tile) {
+      if (gated && !IsGatedTile(tile)) continue;
+      EXPECT_EQ(product.RunTile(tile), bits) << tile;
+    }
+  }
+}
+
+TEST_P(GemmTest, ARowsBitsDependOnThatRowAlone) {
+  const int rows = kOnDevice ? 1000 : 70;
+  Product product = Make({rows, 136, 48});
+  product.Activate(Activation::kGeluTanh);
+  const std::vector<uint16_t> all = product.Run();
+  for (int row : {0, 1, rows / 2, rows - 1}) {
+    const auto first = all.begin() + row * 48;
+    EXPECT_EQ(product.RunRows(row, 1, -1),
+              std::vector<uint16_t>(first, first + 48));
+  }
+}
+
+TEST_P(GemmTest, ModelShapesMatchTheReferenceByAllTiles) {
+  if (!kOnDevice) GTEST_SKIP() << "large shapes run on a GPU";
+  for (const Shape& shape :
+       {Shape{300, 768, 576}, Shape{513, 192, 768}, Shape{129, 3072, 320},
+        Shape{777, 320, 3072}, Shape{260, 768, 384, true}}) {
+    Product product = Make(shape);
+    product.Activate(Activation::kGelu);
+    const std::vector<uint16_t> bits = product.Run();
+    EXPECT_LT(product.Error(bits), Tolerance()) << shape.in;
+    for (int tile = 0; tile < kGemmTiles; ++tile) {
+      if (shape.gated && !IsGatedTile(tile)) continue;
+      EXPECT_EQ(product.RunTile(tile), bits) << shape.in << " by " << tile;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, GemmTest,
+                         testing::Values(Type::kBF16, Type::kF16),
+                         testing::PrintToStringParamName());
+
+class GemmLaunchTest : public testing::Test {
+ protected:
+  GemmLaunchTest() : memory_(16 * 64) {
+    params_.rows = 1;
+    params_.in = params_.out = 8;
+    params_.x_stride = params_.y_stride = 8;
+    params_.x = params_.w = params_.y = memory_.data();
+  }
+
+  DeviceBuffer<uint16_t> memory_;
+  GemmParams params_;
+};
+
+TEST_F(GemmLaunchTest, LaunchesNothingForNoRows) {
+  params_.rows = 0;
+  EXPECT_EQ(Gemm(params_, TestLimits(), nullptr), cudaSuccess);
+}
+
+TEST_F(GemmLaunchTest, RefusesWhatMakesNoSense) {
+  const auto refuses = [this](auto GemmParams::*field, auto value) {
+    GemmParams params = params_;
+    params.*field = value;
+    return Gemm(params, TestLimits(), nullptr) == cudaErrorInvalidValue;
+  };
+  EXPECT_TRUE(refuses(&GemmParams::rows, -1));
+  EXPECT_TRUE(refuses(&GemmParams::in, 12));
+  EXPECT_TRUE(refuses(&GemmParams::out, 0));
+  EXPECT_TRUE(refuses(&GemmParams::x_stride, 0));
+  EXPECT_TRUE(refuses(&GemmParams::y_stride, 12));
+  EXPECT_TRUE(refuses(&GemmParams::w, nullptr));
+  EXPECT_TRUE(refuses(&GemmParams::y, memory_.data() + 1));
+}
+
+TEST_F(GemmLaunchTest, RefusesTilesThatTheDeviceHasNoMemoryFor) {
+  DeviceLimits limits = TestLimits();
+  limits.shared_bytes = 99 << 10;
+  EXPECT_EQ(GemmWithTile(1, params_, limits, nullptr), cudaErrorNotSupported);
+  EXPECT_TRUE(Ran(GemmWithTile(0, params_, limits, nullptr)));
+  limits.shared_bytes = 1 << 10;
+  EXPECT_EQ(Gemm(params_, limits, nullptr), cudaErrorNotSupported);
+}
+
+}  // namespace
+}  // namespace svdserve::cuda
