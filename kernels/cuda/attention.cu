@@ -129,6 +129,7 @@ __global__ void __launch_bounds__(kThreads, C::kBlocksPerMultiprocessor)
   const float scale_log2 = params.scale * kLog2E;
   AttentionState<Shape> state;
   ClearState<Shape>(state);
+#pragma unroll 1
   for (int block = first_block; block < end_block; ++block) {
     CopyWait<0>();
     __syncthreads();  // this block is here; the other stage was read

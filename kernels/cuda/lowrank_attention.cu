@@ -17,9 +17,9 @@ struct Config : AttentionShape<T, kDim, kDim, kTiles> {
   static constexpr int kHeadDim = kDim;
   static constexpr int kThreads = 32 * kWarpCount;
   static constexpr int kBlockRows = kWarpCount * Shape::kRows;
-  // 128 registers a thread are enough for 16 rows of 64 dimensions.
+  // For 16 rows of up to 64 dimensions 128 registers a thread are enough.
   static constexpr int kBlocksPerMultiprocessor =
-      kTiles == 1 && kDim <= 64 ? 512 / kThreads : 1;
+      kTiles == 1 && kDim <= 64 ? (kWarpCount == 4 ? 3 : 2) : 1;
   static constexpr int kFactorOffset =
       kBlockRows * SharedTile<kChunk>::kRowBytes;
   static constexpr int kStageBytes =
@@ -114,6 +114,7 @@ template <class C>
 __device__ void StartProjection(
     Ring& ring, const LowRankAttentionParams& params, const Place& place,
     const Projection<typename C::Element>& projection) {
+#pragma unroll 1
   for (int chunk = 0; chunk < ring.stages - 1; ++chunk) {
     CopyChunk<C>(ring, params, place, projection, chunk);
   }
@@ -192,6 +193,7 @@ __device__ void FinishProjection(
   }
   const bool has_rows = projection.first_row + warp_row < place.length;
   const int chunks = (projection.rank + kChunk - 1) / kChunk;
+#pragma unroll 1
   for (int chunk = 0; chunk < chunks; ++chunk) {
     WaitForChunk(ring.stages);
     __syncthreads();  // the chunk is here; the one before it was read
@@ -253,72 +255,81 @@ __device__ Place FindPlace(const LowRankAttentionParams& params) {
           (length + C::kBlockRows - 1) / C::kBlockRows};
 }
 
+// Keys and values of the whole sequence, a tile of both after the other, then
+// queries: three projections a tile.
+template <class C>
+__device__ Projection<typename C::Element> ProjectionAt(
+    const LowRankAttentionParams& params, const Place& place, int index) {
+  const int tile = index - 2 * place.tiles;
+  if (tile >= 0) return MakeProjection<C>(params, place, kQuery, tile);
+  return MakeProjection<C>(params, place, index % 2 == 0 ? kKey : kValue,
+                           index / 2);
+}
+
+// The warp's queries, from their sums, meet all keys.
+template <class C>
+__device__ void AttendRows(const Sums<C>& sums,
+                           const LowRankAttentionParams& params,
+                           const Place& place, const unsigned char* keys,
+                           const unsigned char* values, int first_row,
+                           int lane) {
+  using Shape = typename C::Shape;
+  constexpr int kBlockBytes = Shape::kKeyBytes;
+  const KeyWindow window = {place.length, KeyWindow::kNoLimit,
+                            KeyWindow::kNoLimit};
+  QueryRegisters<Shape> queries;
+  RoundQueries<C>(queries, sums);
+  AttentionState<Shape> state;
+  ClearState<Shape>(state);
+  for (int key = 0; key < place.length; key += kAttentionKeys) {
+    AttendBlock<Shape>(state, queries, keys, values, window, first_row, key,
+                       params.scale * kLog2E, lane);
+    keys += kBlockBytes;
+    values += kBlockBytes;
+  }
+  FinishRows<Shape>(state);
+  WriteRows<Shape>(
+      state,
+      static_cast<typename C::Element*>(params.out) + place.head * C::kHeadDim,
+      params.out_stride, C::kHeadDim, place.first_row + first_row,
+      place.first_row + place.length, lane);
+}
+
 template <class C>
 __global__ void __launch_bounds__(C::kThreads, C::kBlocksPerMultiprocessor)
     LowRankAttentionKernel(Arguments arguments) {
-  using T = typename C::Element;
-  using Shape = typename C::Shape;
   const LowRankAttentionParams& params = arguments.params;
   const Place place = FindPlace<C>(params);
   if (place.length <= 0) return;
   const int lane = threadIdx.x % 32;
   const int warp_row = threadIdx.x / 32 * C::kRows;
-  constexpr int kRowBytes = SharedTile<C::kHeadDim>::kRowBytes;
+  const int tile_bytes =
+      arguments.padded_tokens * SharedTile<C::kHeadDim>::kRowBytes;
   unsigned char* keys = SharedMemory();
-  unsigned char* values = keys + arguments.padded_tokens * kRowBytes;
-  Ring ring = {values + arguments.padded_tokens * kRowBytes, arguments.stages,
-               0, 0};
-  Sums<C> sums;
+  unsigned char* values = keys + tile_bytes;
+  Ring ring = {values + tile_bytes, arguments.stages, 0, 0};
 
-  // Keys and values of the whole sequence, a tile of both after the other;
-  // then queries. Rows beyond the sequence's end are the bias: finite, and
-  // never seen.
-  StartProjection<C>(ring, params, place,
-                     MakeProjection<C>(params, place, kKey, 0));
-  for (int i = 0; i < 2 * place.tiles; ++i) {
-    const Part part = i % 2 == 0 ? kKey : kValue;
-    const int tile = i / 2;
-    FinishProjection<C>(sums, ring, params, place,
-                        MakeProjection<C>(params, place, part, tile), warp_row,
-                        lane);
-    const bool last = i + 1 == 2 * place.tiles;
-    const Part next = last ? kQuery : part == kKey ? kValue : kKey;
-    StartProjection<C>(
-        ring, params, place,
-        MakeProjection<C>(params, place, next, last ? 0 : (i + 1) / 2));
-    StoreTileRows<C>(sums, part == kKey ? keys : values,
-                     tile * C::kBlockRows + warp_row, arguments.padded_tokens,
-                     lane);
-  }
-
-  // Tile by tile of queries. The first one's chunks bring the barrier after
-  // which all keys and values are there.
-  const KeyWindow window = {place.length, KeyWindow::kNoLimit,
-                            KeyWindow::kNoLimit};
-  const float scale_log2 = params.scale * kLog2E;
-  for (int tile = 0; tile < place.tiles; ++tile) {
-    const int first_row = tile * C::kBlockRows + warp_row;
-    FinishProjection<C>(sums, ring, params, place,
-                        MakeProjection<C>(params, place, kQuery, tile),
-                        warp_row, lane);
-    if (tile + 1 < place.tiles) {
+  const int projections = 3 * place.tiles;
+  StartProjection<C>(ring, params, place, ProjectionAt<C>(params, place, 0));
+#pragma unroll 1
+  for (int i = 0; i < projections; ++i) {
+    const Projection<typename C::Element> projection =
+        ProjectionAt<C>(params, place, i);
+    const int first_row = projection.first_row + warp_row;
+    Sums<C> sums;
+    FinishProjection<C>(sums, ring, params, place, projection, warp_row, lane);
+    if (i + 1 < projections) {
       StartProjection<C>(ring, params, place,
-                         MakeProjection<C>(params, place, kQuery, tile + 1));
+                         ProjectionAt<C>(params, place, i + 1));
     }
-    QueryRegisters<Shape> queries;
-    RoundQueries<C>(queries, sums);
-    AttentionState<Shape> state;
-    ClearState<Shape>(state);
-    for (int key = 0; key < place.length; key += kAttentionKeys) {
-      AttendBlock<Shape>(state, queries, keys + key * kRowBytes,
-                         values + key * kRowBytes, window, first_row, key,
-                         scale_log2, lane);
+    // Keys and values beyond the sequence's end are the bias: finite, and never
+    // seen. The first barrier of the queries' projection is after all of them.
+    if (i >= 2 * place.tiles) {
+      AttendRows<C>(sums, params, place, keys, values, first_row, lane);
+    } else {
+      StoreTileRows<C>(sums, i % 2 == 0 ? keys : values, first_row,
+                       arguments.padded_tokens, lane);
     }
-    FinishRows<Shape>(state);
-    WriteRows<Shape>(
-        state, static_cast<T*>(params.out) + place.head * C::kHeadDim,
-        params.out_stride, C::kHeadDim, place.first_row + first_row,
-        place.first_row + place.length, lane);
   }
 }
 
