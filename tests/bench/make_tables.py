@@ -118,8 +118,107 @@ def tokenizer(result):
           f"{r['tokens_per_s'] / 1e6:.2f}", f"{r['speedup_over_encode_batch']:.1f}×"] for r in result["rows"]])
 
 
+# ---- GPU: peers_gpu.json, encoder_gpu.json, frontier_gpu.json, kernels_gpu.json ----
+
+def gpu_origin(result):
+    return f"{result['gpu']['name']}, {result['dtype']}, {result['date'][:10]}; `{result['benchmark']}.json`."
+
+
+def measured(rows):
+    return [row for row in rows if "median_ms" in row]
+
+
+def in_order(values):
+    """Each once, as they first come."""
+    return list(dict.fromkeys(values))
+
+
+def shapes_of(rows):
+    def size(shape):
+        sequences, length = map(int, shape.split("x"))
+        return sequences * length, length
+    return sorted(in_order(row["shape"] for row in rows), key=size)
+
+
+def by_shape(rows, name_of):
+    """One line a name: its median at each shape."""
+    rows = measured(rows)
+    shapes = shapes_of(rows)
+    cells = {}
+    for row in rows:
+        cells.setdefault(name_of(row), {})[row["shape"]] = f"{row['median_ms']:.3f}"
+    body = [list(name) + [line.get(shape, "-") for shape in shapes] for name, line in cells.items()]
+    return [shape.replace("x", "×") for shape in shapes], body
+
+
+def encoder_gpu(result):
+    heads, body = by_shape(result["results"], lambda r: (r["model"], r["ranks"], r["plan"]))
+    lines = [f"**Encoder on a GPU**, ms from one batch's end to the next, copies included; NAME/N: that way in N "
+             f"chunks. {gpu_origin(result)}", ""]
+    return lines + table(["model", "ranks", "plan"] + heads, body)
+
+
+def memory_gpu(result):
+    peers_path = RESULTS / "peers_gpu.json"
+    if not peers_path.exists():
+        return []
+    peers_rows = measured(json.loads(peers_path.read_text())["stack"])
+    torch = {(r["model"], r["shape"]): r["peak_bytes"] for r in peers_rows
+             if r["weights"] == "dense" and r["mode"] == "eager"}
+    lines = ["", "**Activation bytes on a GPU**: our plan's peak, everything included, against PyTorch dense, eager "
+             "with SDPA.", ""]
+    body = []
+    for row in measured(result["results"]):
+        peak = torch.get((row["model"], row["shape"]))
+        if peak and row["ranks"] != "dense":
+            body.append([row["model"], row["ranks"], row["shape"].replace("x", "×"), row["plan"],
+                         f"{row['median_ms']:.3f}", f"{row['peak_bytes'] / 2**20:.1f} MiB", f"{peak / 2**20:.1f} MiB",
+                         f"{100 * row['peak_bytes'] / peak:.1f} %"])
+    return lines + table(["model", "ranks", "shape", "plan", "ms", "ours", "PyTorch", "share"], body)
+
+
+def peers_gpu(result):
+    lines = [f"**PyTorch {result['torch_version']} on the GPU**, encoder stack only, ms. {gpu_origin(result)}", ""]
+    heads, body = by_shape(result["stack"], lambda r: (r["model"], r["weights"], r["mode"]))
+    return lines + table(["model", "weights", "mode"] + heads, body)
+
+
+def frontier_gpu(result):
+    lines = [f"**Bytes against time**: every way in chunks of every size. {gpu_origin(result)}", ""]
+    rows = sorted(measured(result["results"]),
+                  key=lambda r: (r["model"], r["ranks"], r["shape"], r["plan"].split("/")[0], r["peak_bytes"]))
+    return lines + table(
+        ["model", "ranks", "shape", "way/chunks", "MiB", "bytes/token", "ms"],
+        [[r["model"], r["ranks"], r["shape"].replace("x", "×"), r["plan"], f"{r['peak_bytes'] / 2**20:.1f}",
+          f"{r['bytes_per_token']:,.0f}", f"{r['median_ms']:.3f}"] for r in rows])
+
+
+def kernels_gpu(result):
+    """The kernels of one model at one shape, and attention by length beside PyTorch's."""
+    lines = [f"**CUDA kernels**, bert-base r50 at 32×512, cold inputs. {gpu_origin(result)}", ""]
+    rows = measured(result["results"])
+    body = [[row["op"], f"{row['median_ms']:.4f}", f"{row['tflops']:.0f}", f"{row['gb_per_s']:,.0f}"]
+            for row in rows if (row["model"], row.get("ranks"), row["shape"]) == ("bert-base", "r50", "32x512")]
+    lines += table(["kernel", "ms", "TFLOP/s", "GB/s"], body)
+    torch = {}
+    peers_path = RESULTS / "peers_gpu.json"
+    if peers_path.exists():
+        for row in measured(json.loads(peers_path.read_text())["attention"]):
+            torch[row["backend"], row["shape"], row["head_dim"], row["causal"]] = f"{row['tflops']:.0f}"
+    body = []
+    for row in rows:
+        if row["model"] is None:
+            key = (row["shape"], row["head_dim"], row["causal"])
+            body.append([row["shape"].replace("x", "×"), str(row["head_dim"]), "yes" if row["causal"] else "no",
+                         f"{row['tflops']:.0f}"] + [torch.get((backend, *key), "-") for backend in ("flash", "cudnn")])
+    lines += ["", "**Attention**, TFLOP/s, width 768, beside PyTorch's backends.", ""]
+    return lines + table(["shape", "head dim", "causal", "ours", "FlashAttention-2", "cuDNN"], body)
+
+
 TABLES = [("peers_cpu", peers), ("peers_cpu_amx", speed), ("serving_cpu", serving), ("overload", overload),
-          ("tokenizer", tokenizer), ("accuracy_cpu", accuracy), ("quality", quality)]
+          ("tokenizer", tokenizer), ("accuracy_cpu", accuracy), ("quality", quality),
+          ("encoder_gpu", lambda result: encoder_gpu(result) + memory_gpu(result)), ("frontier_gpu", frontier_gpu),
+          ("peers_gpu", peers_gpu), ("kernels_gpu", kernels_gpu)]
 
 
 def make():

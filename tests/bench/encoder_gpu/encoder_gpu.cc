@@ -10,6 +10,8 @@
 // median_ms is the time from one batch's end to the next with all slots busy:
 // the device's time, copies included. latency_ms is of one batch alone, from
 // Launch() to the end of Collect().
+#include <cuda_runtime_api.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -303,7 +305,10 @@ int Run(const Options& options) {
     }
     MeasureModel(name, "dense", sizes, {}, options, &rows);
   }
+  cudaDeviceProp device;
+  if (cudaGetDeviceProperties(&device, 0) != cudaSuccess) Die("no device");
   const ordered_json result = {{"benchmark", "encoder_gpu"},
+                               {"gpu", {{"name", device.name}}},
                                {"dtype", "bfloat16"},
                                {"mode", "strict"},
                                {"arena_bytes", options.arena_bytes},
