@@ -204,7 +204,7 @@ __device__ void SoftmaxBlock(BlockWeights<S>& weights, BlockScores<S>& scores,
         state.out[m][n][2 * h + 1] *= rescale;
       }
       const float shift = base * scale_log2;
-      float sum = state.sum[m][h] * rescale;
+      float sum = 0;
 #pragma unroll
       for (int n = 0; n < S::kKeyColumns; ++n) {
 #pragma unroll
@@ -214,7 +214,7 @@ __device__ void SoftmaxBlock(BlockWeights<S>& weights, BlockScores<S>& scores,
         }
       }
       state.max[m][h] = max;
-      state.sum[m][h] = sum;
+      state.sum[m][h] = fmaf(state.sum[m][h], rescale, sum);
     }
 #pragma unroll
     for (int step = 0; step < S::kKeySteps; ++step) {

@@ -10,17 +10,19 @@
 
 namespace svdserve::cuda {
 
-// kColumns: 32, 64, 96 or 128.
+// kColumns: 16, 32, 64, 96 or 128.
 template <int kColumns>
 struct SharedTile {
   static constexpr int kChunks = kColumns / 8;
   static constexpr int kRowBytes = kColumns * kElementBytes;
-  static_assert(kChunks % 4 == 0);
+  static_assert(kChunks == 2 || kChunks % 4 == 0);
 
   // Rows of 64 and 192 bytes start in two places of the 128 bytes of all
-  // banks, so that two rows may share a permutation.
+  // banks, so that two rows may share a permutation; of 32 bytes, in four.
   __device__ static int Permutation(int row) {
-    return kChunks % 8 == 0 ? row & 7 : (row >> 1) & 3;
+    if constexpr (kChunks % 8 == 0) return row & 7;
+    if constexpr (kChunks % 8 == 4) return (row >> 1) & 3;
+    return (row >> 2) & 1;
   }
   __device__ static int Offset(int row, int chunk) {
     return row * kRowBytes + ((chunk ^ Permutation(row)) << 4);
@@ -73,7 +75,9 @@ __device__ void CopyTile(unsigned char* tile, const T* matrix, int64_t stride,
   using Tile = SharedTile<kColumns>;
   // A thread's rows, and its chunks of a row, are so far apart that the
   // permutation moves all of them alike.
-  constexpr int kAcross = Tile::kChunks % 8 == 0 ? 8 : 4;
+  constexpr int kAcross = Tile::kChunks % 8 == 0   ? 8
+                          : Tile::kChunks % 8 == 4 ? 4
+                                                   : 2;
   constexpr int kDown = kThreads / kAcross;
   static_assert(kThreads % kAcross == 0 && kDown % 8 == 0);
   const int row = threadIdx.x / kAcross;
