@@ -179,11 +179,11 @@ double CudaAttentionSeconds(const ModelShape& model, const PlanTarget& target,
   const int length = CeilDiv(batch.tokens, batch.sequences);
   const int64_t per_chunk =
       std::clamp(chunking.rows / length, 1, batch.sequences);
-  return (batch.sequences / per_chunk) * AttentionChunk(model, kernels, ranks,
-                                                        per_chunk, length,
-                                                        chunking) +
-         AttentionChunk(model, kernels, ranks, batch.sequences % per_chunk,
-                        length, chunking);
+  const int64_t chunks = batch.sequences / per_chunk;
+  const auto seconds = [&](int64_t sequences) {
+    return AttentionChunk(model, kernels, ranks, sequences, length, chunking);
+  };
+  return chunks * seconds(per_chunk) + seconds(batch.sequences % per_chunk);
 }
 
 double CudaFeedForwardSeconds(const ModelShape& model, const PlanTarget& target,
@@ -191,10 +191,11 @@ double CudaFeedForwardSeconds(const ModelShape& model, const PlanTarget& target,
                               const Chunking& chunking) {
   const Kernels kernels(target);
   const int64_t per_chunk = std::min(chunking.rows, batch.tokens);
-  return (batch.tokens / per_chunk) *
-             FeedForwardChunk(model, kernels, ranks, per_chunk, chunking) +
-         FeedForwardChunk(model, kernels, ranks, batch.tokens % per_chunk,
-                          chunking);
+  const int64_t chunks = batch.tokens / per_chunk;
+  const auto seconds = [&](int64_t rows) {
+    return FeedForwardChunk(model, kernels, ranks, rows, chunking);
+  };
+  return chunks * seconds(per_chunk) + seconds(batch.tokens % per_chunk);
 }
 
 int FusedFeedForwardWaveRows(const PlanTarget& target) {

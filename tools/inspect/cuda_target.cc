@@ -7,27 +7,21 @@ namespace {
 
 // What the tables of kernels/cuda/lowrank_attention.cu and fused_ffn.cu give
 // with the 227 KiB of shared memory of sm_90. They are repeated here because a
-// build without the CUDA toolkit has no kernels to ask.
+// build without the CUDA toolkit has no kernels to ask. Ranks are padded to
+// what the tiles take.
 struct AttentionLimit {
   int head_dim;
   int max_tokens;
 };
 constexpr AttentionLimit kAttentionLimits[] = {
     {32, 1472}, {64, 768}, {128, 384}};
-constexpr int kAttentionRankStep = 8;
-constexpr int kFeedForwardRankStep = 16;
 constexpr int kMostInRank = 384;
 constexpr int kMostOutRank = 320;
-constexpr int kIntermediateStep = 32;
 
-bool IsRank(int rank, int step, int most) {
-  return rank > 0 && rank % step == 0 && rank <= most;
-}
+bool IsRank(int rank, int most) { return rank > 0 && rank <= most; }
 
 int AttentionMaxTokens(const ModelShape& shape, const LayerRanks& ranks) {
-  for (int rank : {ranks.query, ranks.key, ranks.value}) {
-    if (!IsRank(rank, kAttentionRankStep, shape.hidden)) return 0;
-  }
+  if (std::min({ranks.query, ranks.key, ranks.value}) == 0) return 0;
   const auto* limit = std::ranges::find(kAttentionLimits, shape.head_dim,
                                         &AttentionLimit::head_dim);
   return limit == std::ranges::end(kAttentionLimits) ? 0 : limit->max_tokens;
@@ -44,10 +38,8 @@ PlanTarget HopperTarget(const ModelShape& shape) {
   for (const LayerRanks& ranks : shape.layers) {
     target.fusion.push_back(
         {.attention_max_tokens = AttentionMaxTokens(shape, ranks),
-         .feed_forward =
-             IsRank(ranks.ffn_in, kFeedForwardRankStep, kMostInRank) &&
-             IsRank(ranks.ffn_out, kFeedForwardRankStep, kMostOutRank) &&
-             shape.intermediate % kIntermediateStep == 0});
+         .feed_forward = IsRank(ranks.ffn_in, kMostInRank) &&
+                         IsRank(ranks.ffn_out, kMostOutRank)});
   }
   return target;
 }

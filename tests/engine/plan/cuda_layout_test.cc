@@ -49,7 +49,7 @@ class CudaLayoutTest : public ::testing::Test {
 };
 
 TEST_F(CudaLayoutTest, WhatAKernelReadsAndWritesIsApart) {
-  for (int round = 0; round < 300; ++round) {
+  for (int round = 0; round < 100; ++round) {
     PlanOne();
     for (const Step& step : plan_.steps) {
       switch (step.kind) {
@@ -76,7 +76,7 @@ TEST_F(CudaLayoutTest, WhatAKernelReadsAndWritesIsApart) {
 }
 
 TEST_F(CudaLayoutTest, EveryBufferIsAlignedAndTheLastOneEndsAtThePeak) {
-  for (int round = 0; round < 100; ++round) {
+  for (int round = 0; round < 50; ++round) {
     PlanOne();
     uint64_t peak = 0;
     for (const Buffer& buffer : plan_.buffers) {

@@ -44,7 +44,7 @@ struct Case {
 TEST(CudaPlannerTest, ChargesCoverThePeakOfEveryBatch) {
   std::mt19937 random(1);
   int planned = 0;
-  for (int round = 0; round < 400; ++round) {
+  for (int round = 0; round < 100; ++round) {
     const Case c(random);
     for (int batch = 0; batch < 10; ++batch) {
       const std::vector<int> lengths = RandomLengths(random, c.shape, 40);
@@ -56,13 +56,13 @@ TEST(CudaPlannerTest, ChargesCoverThePeakOfEveryBatch) {
       ASSERT_LE(plan->peak_bytes, c.planner.arena_bytes());
     }
   }
-  EXPECT_GT(planned, 1000);
+  EXPECT_GT(planned, 300);
 }
 
 TEST(CudaPlannerTest, WhatAdmissionLetsInAlwaysHasAPlan) {
   std::mt19937 random(2);
   int batches = 0;
-  for (int round = 0; round < 400; ++round) {
+  for (int round = 0; round < 100; ++round) {
     const Case c(random);
     for (int batch = 0; batch < 10; ++batch) {
       uint64_t sum = c.planner.cost().fixed_bytes();
@@ -79,12 +79,12 @@ TEST(CudaPlannerTest, WhatAdmissionLetsInAlwaysHasAPlan) {
       ASSERT_TRUE(plan.ok()) << plan.status();
     }
   }
-  EXPECT_GT(batches, 3000);
+  EXPECT_GT(batches, 700);
 }
 
 TEST(CudaPlannerTest, MinimumArenaAdmitsTheLongestInput) {
   std::mt19937 random(3);
-  for (int round = 0; round < 300; ++round) {
+  for (int round = 0; round < 100; ++round) {
     const Case c(random);
     const Planner least(c.shape, c.target, c.least);
     EXPECT_EQ(least.cost().LongestThatFits(c.least), c.shape.max_tokens);
@@ -110,7 +110,7 @@ TEST(CudaPlannerTest, DefaultArenaHoldsTheBatchItWasMadeFor) {
 TEST(CudaPlannerTest, FusedWaysOnlyWhereTheKernelsTakeTheLayer) {
   std::mt19937 random(5);
   int fused = 0;
-  for (int round = 0; round < 300; ++round) {
+  for (int round = 0; round < 100; ++round) {
     const Case c(random);
     const auto plan =
         c.planner.MakePlan(ShapeOfLengths(RandomLengths(random, c.shape, 40)));
@@ -131,12 +131,12 @@ TEST(CudaPlannerTest, FusedWaysOnlyWhereTheKernelsTakeTheLayer) {
       }
     }
   }
-  EXPECT_GT(fused, 50);
+  EXPECT_GT(fused, 20);
 }
 
 TEST(CudaPlannerTest, EveryChunkHoldsTheLongestSequence) {
   std::mt19937 random(6);
-  for (int round = 0; round < 300; ++round) {
+  for (int round = 0; round < 100; ++round) {
     const Case c(random);
     const BatchShape batch = ShapeOfLengths(RandomLengths(random, c.shape, 40));
     const auto plan = c.planner.MakePlan(batch);
