@@ -124,9 +124,8 @@ class GemmBlock {
     for (int step = 0; step < steps; ++step) {
       CopyWait<kStages - 2>();
       __syncthreads();
-      Load(step + kStages - 1, next_stage);
+      MultiplyAdd(stage, step + kStages - 1, next_stage);
       next_stage = stage;
-      MultiplyAdd(stage);
       if (++stage == kStages) stage = 0;
     }
     CopyWait<0>();
@@ -176,8 +175,8 @@ class GemmBlock {
   };
 
   // sum += x·Wᵀ of a stage. The next fragments are on their way while the
-  // tensor cores have these.
-  __device__ void MultiplyAdd(int stage) {
+  // tensor cores have these; copies of `next_step` are started beside products.
+  __device__ void MultiplyAdd(int stage, int next_step, int next_stage) {
     const PieceReader<C::kDepth, Piece::kA> x(
         Stage(stage) + FirstRow() * C::SharedX::kRowBytes, Lane());
     const PieceReader<C::kDepth, Piece::kB> w(
@@ -190,6 +189,7 @@ class GemmBlock {
     for (int k = 0; k < kPieces; ++k) {
       if (k + 1 < kPieces) LoadFragments(x, w, k + 1, fragments[(k + 1) % 2]);
       AddProducts(fragments[k % 2]);
+      if (k == 0) Load(next_step, next_stage);
     }
   }
 

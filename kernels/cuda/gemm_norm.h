@@ -13,21 +13,27 @@ namespace svdserve::cuda {
 
 struct GemmNormParams {
   Type type = Type::kBF16;
-  int rows = 0;    // 0 launches nothing
-  int in = 0;      // a multiple of 8
-  int hidden = 0;  // a multiple of 32, at most 1024
-  const void* y = nullptr;      // [rows, in], rows y_stride elements apart
-  int64_t y_stride = 0;         // a multiple of 8
-  const void* w = nullptr;      // [hidden, in], packed
-  const float* bias = nullptr;  // [hidden], or null
+  int rows = 0;                  // 0 launches nothing
+  int in = 0;                    // a multiple of 8
+  int hidden = 0;                // a multiple of 32, at most 1024
+  const void* y = nullptr;       // [rows, in], rows y_stride elements apart
+  int64_t y_stride = 0;          // a multiple of 8
+  const void* w = nullptr;       // [hidden, in], packed
+  const float* bias = nullptr;   // [hidden], or null
   const float* gamma = nullptr;  // [hidden]
   const float* beta = nullptr;   // [hidden]
   float eps = 1e-12f;
   void* x = nullptr;  // [rows, hidden], packed; read and written
-};
+};                    // matrices are 16-byte aligned, vectors 8-byte
 
 cudaError_t GemmNorm(const GemmNormParams& params, const DeviceLimits& limits,
                      cudaStream_t stream);
+
+// By one tile of the table, the same bits; for tests and benchmarks.
+// cudaErrorNotSupported where the tile is for other widths or devices.
+inline constexpr int kGemmNormTiles = 14;
+cudaError_t GemmNormWithTile(int tile, const GemmNormParams& params,
+                             const DeviceLimits& limits, cudaStream_t stream);
 
 }  // namespace svdserve::cuda
 

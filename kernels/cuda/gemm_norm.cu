@@ -1,0 +1,440 @@
+// GemmNorm(): a block has all columns of a few rows, each of eight warps a
+// slice of the columns; sums stay in registers until the row is finished. y and
+// W pass through shared memory in stages. When no stage is left to load, the
+// block's rows of x follow, as if they were stages, into the same memory.
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include "kernels/cuda/gemm_norm.h"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/shared_tile.cuh"
+
+namespace svdserve::cuda {
+namespace {
+
+constexpr int kWarp = 32;
+constexpr int kSlices = 8;  // of the columns, one for each warp
+constexpr int kThreads = kSlices * kWarp;
+constexpr int kChunk = 8;  // elements of a 16-byte copy
+
+constexpr int DivideUp(int a, int b) { return (a + b - 1) / b; }
+
+// ---- The table ----
+
+struct Tile {
+  int columns;  // the hidden width, padded
+  int rows;     // of a block
+  int depth;    // of k, of a stage
+  int stages;
+
+  constexpr int StageBytes() const {
+    return (rows + columns) * depth * kElementBytes;
+  }
+  constexpr int SharedBytes() const { return stages * StageBytes(); }
+
+  // Of a multiprocessor, for a block and 16 of k. A model: the slower of
+  // products, 1270 multiply-adds a cycle, and copies, 50 bytes a cycle.
+  constexpr int Cycles() const {
+    return std::max(rows * columns * 16 / 1270,
+                    (rows + columns) * 16 * kElementBytes / 50);
+  }
+};
+
+// Many rows read W fewer times: 192 sums of a thread are as many as registers
+// hold. Few rows occupy more multiprocessors. Stages of 32 read half lines,
+// those of 16 quarters, but three of them fit into 99 KB.
+constexpr Tile kTiles[kGemmNormTiles] = {
+    {1024, 48, 32, 3}, {1024, 16, 32, 3}, {1024, 32, 16, 3}, {768, 64, 32, 3},
+    {768, 32, 32, 4},  {768, 16, 32, 4},  {768, 32, 16, 3},  {512, 64, 32, 3},
+    {512, 16, 32, 4},  {512, 32, 16, 4},  {384, 64, 32, 3},  {384, 16, 32, 3},
+    {256, 64, 32, 3},  {256, 16, 32, 4},
+};
+
+constexpr int PaddedWidth(int hidden) {
+  for (int columns : {256, 384, 512, 768}) {
+    if (hidden <= columns) return columns;
+  }
+  return 1024;
+}
+
+// Whether each width has a tile for devices with so much memory.
+constexpr bool AllWidthsFit(int shared_bytes) {
+  for (int columns : {256, 384, 512, 768, 1024}) {
+    bool fits = false;
+    for (const Tile& tile : kTiles) {
+      fits |= tile.columns == columns && tile.SharedBytes() <= shared_bytes;
+    }
+    if (!fits) return false;
+  }
+  return true;
+}
+static_assert(AllWidthsFit(99 << 10));                // sm_86
+static_assert(kTiles[3].SharedBytes() <= 163 << 10);  // sm_80
+static_assert(kTiles[0].SharedBytes() <= 227 << 10);  // sm_90
+static_assert(kTiles[5].SharedBytes() <= 227 << 10);
+
+// ---- The kernel ----
+
+// What a kernel is compiled for.
+template <typename T, int kTile>
+struct Config {
+  using Element = T;
+  static constexpr Tile kShape = kTiles[kTile];
+  static constexpr int kRows = kShape.rows;
+  static constexpr int kColumns = kShape.columns;
+  static constexpr int kDepth = kShape.depth;
+  static constexpr int kStages = kShape.stages;
+
+  // Of one warp, in pieces of 16.
+  static constexpr int kSlice = kColumns / kSlices;
+  static constexpr int kRowPieces = kRows / 16;
+  static constexpr int kColumnPieces = kSlice / 16;
+  static_assert(kRows % 16 == 0 && kSlice % 16 == 0);
+
+  using SharedY = SharedTile<kDepth>;
+  static constexpr int kYBytes = kRows * SharedY::kRowBytes;
+  static constexpr int kStageBytes = kShape.StageBytes();
+
+  // x lies in all stages but one, so many rows in each; the last step's stage
+  // is in use until the end, then holds sums of slices.
+  static constexpr int kPartRows =
+      DivideUp(DivideUp(kRows, kStages - 1), 8) * 8;
+  static constexpr int kXPitch = kColumns + kChunk;  // spreads the banks
+  static_assert(kPartRows * kXPitch * kElementBytes <= kStageBytes);
+  static_assert(2 * kSlices * kRows * int{sizeof(float)} <= kStageBytes);
+};
+
+// A thread's part of a block's work. It has rows Row(0), Row(1), ..., in each
+// two columns of every eight of its warp's slice.
+template <typename C>
+class GemmNormBlock {
+  using T = typename C::Element;
+  static constexpr int kThreadRows = 2 * C::kRowPieces;
+  static constexpr int kThreadTiles = 2 * C::kColumnPieces;
+
+ public:
+  __device__ explicit GemmNormBlock(const GemmNormParams& params)
+      : params_(params),
+        shared_(SharedMemory()),
+        first_row_(blockIdx.x * C::kRows),
+        steps_((params.in + C::kDepth - 1) / C::kDepth) {}
+
+  __device__ void Run() {
+#pragma unroll
+    for (int step = 0; step < C::kStages - 1; ++step) Load(step, step);
+    int stage = 0;
+    int next_stage = C::kStages - 1;
+#pragma unroll 1
+    for (int step = 0; step < steps_; ++step) {
+      CopyWait<C::kStages - 2>();
+      __syncthreads();
+      // Copies are started beside products.
+      MultiplyAdd(stage, 0);
+      Load(step + C::kStages - 1, next_stage);
+#pragma unroll
+      for (int k = 1; k < C::kDepth / 16; ++k) MultiplyAdd(stage, k);
+      next_stage = stage;
+      if (++stage == C::kStages) stage = 0;
+    }
+    CopyWait<0>();
+    __syncthreads();
+    AddResidual();
+    Normalize();
+    Scale();
+    __syncthreads();
+    Store();
+  }
+
+ private:
+  __device__ static int Lane() { return threadIdx.x % kWarp; }
+  __device__ static int Slice() { return threadIdx.x / kWarp; }
+  // Of the thread, in the block.
+  __device__ static int Row(int i) { return i * 8 + Lane() / 4; }
+  // The first of two.
+  __device__ static int Column(int n) {
+    return Slice() * C::kSlice + n * 8 + Lane() % 4 * 2;
+  }
+  // The same for all of a warp; other columns are padding.
+  __device__ bool IsColumn(int n) const {
+    return Slice() * C::kSlice + n * 8 < params_.hidden;
+  }
+  __device__ float* Sums(int i, int n) { return &sum_[i / 2][n][i % 2 * 2]; }
+  __device__ unsigned char* Stage(int stage) const {
+    return shared_ + stage * C::kStageBytes;
+  }
+  // Row(i) of x, later of the result. Eight rows lie in one part.
+  __device__ T* SharedThreadRow(int i) const {
+    return SharedRow(i * 8) + Lane() / 4 * C::kXPitch;
+  }
+  __device__ T* SharedRow(int row) const {
+    const int part = row / C::kPartRows;
+    return reinterpret_cast<T*>(Stage((steps_ + part) % C::kStages)) +
+           row % C::kPartRows * C::kXPitch;
+  }
+
+  __device__ void Load(int step, int stage) const {
+    if (step < steps_) {
+      LoadStep(step, Stage(stage));
+    } else {
+      LoadRows((step - steps_) * C::kPartRows);
+    }
+    CopyCommit();
+  }
+
+  // Zeros past the rows, past `hidden` and past `in`.
+  __device__ void LoadStep(int step, unsigned char* tile) const {
+    const int k = step * C::kDepth;
+    CopyTile<C::kDepth, C::kRows, kThreads>(
+        tile, static_cast<const T*>(params_.y) + k, params_.y_stride,
+        params_.in - k, first_row_, params_.rows);
+    CopyTile<C::kDepth, C::kColumns, kThreads>(
+        tile + C::kYBytes, static_cast<const T*>(params_.w) + k, params_.in,
+        params_.in - k, 0, params_.hidden);
+  }
+
+  // A part of the block's rows of x.
+  __device__ void LoadRows(int first) const {
+    const T* x = static_cast<const T*>(params_.x);
+#pragma unroll 1
+    for (int i = threadIdx.x; i < C::kPartRows * C::kColumns / kChunk;
+         i += kThreads) {
+      const int row = first + i / (C::kColumns / kChunk);
+      const int column = i % (C::kColumns / kChunk) * kChunk;
+      if (row >= C::kRows || column >= params_.hidden) continue;
+      const bool valid = first_row_ + row < params_.rows;
+      CopyAsync16(SharedRow(row) + column,
+                  x + int64_t{first_row_ + row} * params_.hidden + column,
+                  valid);
+    }
+  }
+
+  // sum += y·Wᵀ of 16 values of k of a stage. The next piece of W is on its way
+  // while the tensor cores have this one.
+  __device__ void MultiplyAdd(int stage, int k) {
+    const PieceReader<C::kDepth, Piece::kA> y(Stage(stage), Lane());
+    const PieceReader<C::kDepth, Piece::kB> w(
+        Stage(stage) + C::kYBytes + Slice() * C::kSlice * C::SharedY::kRowBytes,
+        Lane());
+    uint32_t a[C::kRowPieces][4];
+    uint32_t b[2][4];
+    w.Load(b[0], 0, k);
+#pragma unroll
+    for (int m = 0; m < C::kRowPieces; ++m) y.Load(a[m], m, k);
+#pragma unroll
+    for (int n = 0; n < C::kColumnPieces; ++n) {
+      if (n + 1 < C::kColumnPieces) w.Load(b[(n + 1) % 2], n + 1, k);
+#pragma unroll
+      for (int m = 0; m < C::kRowPieces; ++m) {
+        Mma<T>(sum_[m][2 * n], a[m], b[n % 2][0], b[n % 2][1]);
+        Mma<T>(sum_[m][2 * n + 1], a[m], b[n % 2][2], b[n % 2][3]);
+      }
+    }
+  }
+
+  // sum + bias + x
+  __device__ void AddResidual() {
+#pragma unroll
+    for (int n = 0; n < kThreadTiles; ++n) {
+      if (!IsColumn(n)) continue;
+      float2 bias = {0, 0};
+      if (params_.bias != nullptr) {
+        bias = *reinterpret_cast<const float2*>(params_.bias + Column(n));
+      }
+#pragma unroll
+      for (int i = 0; i < kThreadRows; ++i) {
+        const float2 x = Unpack<T>(
+            *reinterpret_cast<const uint32_t*>(SharedThreadRow(i) + Column(n)));
+        float* sums = Sums(i, n);
+        sums[0] = sums[0] + bias.x + x.x;
+        sums[1] = sums[1] + bias.y + x.y;
+      }
+    }
+  }
+
+  // Of whole rows, from the thread's parts: four lanes, then eight slices in
+  // order. `which` of two buffers.
+  __device__ void AddUp(float (&values)[kThreadRows], int which) const {
+    float* slices = reinterpret_cast<float*>(
+                        Stage((steps_ + C::kStages - 1) % C::kStages)) +
+                    which * kSlices * C::kRows;  // [kSlices, kRows]
+#pragma unroll
+    for (int i = 0; i < kThreadRows; ++i) {
+      values[i] += ShuffleXor(values[i], 1);
+      values[i] += ShuffleXor(values[i], 2);
+      if (Lane() % 4 == 0) slices[Slice() * C::kRows + Row(i)] = values[i];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < kThreadRows; ++i) {
+      values[i] = 0;
+#pragma unroll
+      for (int s = 0; s < kSlices; ++s) {
+        values[i] += slices[s * C::kRows + Row(i)];
+      }
+    }
+  }
+
+  // Leaves deviations from the mean, and what to scale them by.
+  __device__ void Normalize() {
+    float mean[kThreadRows] = {};
+#pragma unroll
+    for (int n = 0; n < kThreadTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < kThreadRows; ++i) {  // zeros in padding
+        mean[i] += Sums(i, n)[0];
+        mean[i] += Sums(i, n)[1];
+      }
+    }
+    AddUp(mean, 0);
+    const float hidden = params_.hidden;
+#pragma unroll
+    for (int i = 0; i < kThreadRows; ++i) {
+      mean[i] /= hidden;
+      scale_[i] = 0;
+    }
+#pragma unroll
+    for (int n = 0; n < kThreadTiles; ++n) {
+      if (!IsColumn(n)) continue;
+#pragma unroll
+      for (int i = 0; i < kThreadRows; ++i) {
+        float* sums = Sums(i, n);
+        sums[0] -= mean[i];
+        sums[1] -= mean[i];
+        scale_[i] = fmaf(sums[0], sums[0], scale_[i]);
+        scale_[i] = fmaf(sums[1], sums[1], scale_[i]);
+      }
+    }
+    AddUp(scale_, 1);
+#pragma unroll
+    for (int i = 0; i < kThreadRows; ++i) {
+      scale_[i] = 1 / sqrtf(scale_[i] / hidden + params_.eps);
+    }
+  }
+
+  // The result, rounded, takes the place of x.
+  __device__ void Scale() {
+#pragma unroll
+    for (int n = 0; n < kThreadTiles; ++n) {
+      if (!IsColumn(n)) continue;
+      const int column = Column(n);
+      const auto gamma =
+          *reinterpret_cast<const float2*>(params_.gamma + column);
+      const auto beta = *reinterpret_cast<const float2*>(params_.beta + column);
+#pragma unroll
+      for (int i = 0; i < kThreadRows; ++i) {
+        const float* sums = Sums(i, n);
+        *reinterpret_cast<uint32_t*>(SharedThreadRow(i) + column) =
+            Pack<T>(fmaf(sums[0] * scale_[i], gamma.x, beta.x),
+                    fmaf(sums[1] * scale_[i], gamma.y, beta.y));
+      }
+    }
+  }
+
+  // Whole lines.
+  __device__ void Store() const {
+    T* x = static_cast<T*>(params_.x);
+#pragma unroll 1
+    for (int i = threadIdx.x; i < C::kRows * C::kColumns / kChunk;
+         i += kThreads) {
+      const int row = i / (C::kColumns / kChunk);
+      const int column = i % (C::kColumns / kChunk) * kChunk;
+      if (first_row_ + row >= params_.rows) return;
+      if (column >= params_.hidden) continue;
+      *reinterpret_cast<uint4*>(x + int64_t{first_row_ + row} * params_.hidden +
+                                column) =
+          *reinterpret_cast<const uint4*>(SharedRow(row) + column);
+    }
+  }
+
+  const GemmNormParams& params_;
+  unsigned char* shared_;  // stages: y [kRows, kDepth], W [kColumns, kDepth]
+  int first_row_;
+  int steps_;
+  float sum_[C::kRowPieces][kThreadTiles][4] = {};
+  float scale_[kThreadRows];
+};
+
+template <typename C>
+__global__ void __launch_bounds__(kThreads, 1)
+    GemmNormKernel(const GemmNormParams params) {
+  GemmNormBlock<C>(params).Run();
+}
+
+// ---- On the host ----
+
+using Kernel = void (*)(GemmNormParams);
+
+template <typename T, size_t... kTile>
+Kernel Find(int tile, std::index_sequence<kTile...> /*all*/) {
+  static constexpr Kernel kKernels[] = {GemmNormKernel<Config<T, kTile>>...};
+  return kKernels[tile];
+}
+
+bool Aligned(const void* pointer, uintptr_t bytes) {
+  return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
+}
+
+bool MakesSense(const GemmNormParams& p) {
+  return p.rows >= 0 && p.in > 0 && p.in % kChunk == 0 && p.hidden > 0 &&
+         p.hidden % 32 == 0 && p.hidden <= 1024 && p.y_stride >= p.in &&
+         p.y_stride % kChunk == 0 && p.y != nullptr && p.w != nullptr &&
+         p.gamma != nullptr && p.beta != nullptr && p.x != nullptr &&
+         Aligned(p.y, 16) && Aligned(p.w, 16) && Aligned(p.x, 16) &&
+         Aligned(p.bias, 8) && Aligned(p.gamma, 8) && Aligned(p.beta, 8);
+}
+
+// The order of a row's sums depends on the width, so that has one padding.
+bool Takes(const Tile& tile, const GemmNormParams& params,
+           const DeviceLimits& limits) {
+  return tile.columns == PaddedWidth(params.hidden) &&
+         tile.SharedBytes() <= limits.shared_bytes;
+}
+
+// The multiprocessor with the most blocks ends last.
+int64_t Cycles(const Tile& tile, int rows, const DeviceLimits& limits) {
+  const int multiprocessors = std::max(1, limits.multiprocessors);
+  return int64_t{tile.Cycles()} *
+         DivideUp(DivideUp(rows, tile.rows), multiprocessors);
+}
+
+// -1 where none is taken.
+int FastestTile(const GemmNormParams& params, const DeviceLimits& limits) {
+  int fastest = -1;
+  for (int i = 0; i < kGemmNormTiles; ++i) {
+    if (!Takes(kTiles[i], params, limits)) continue;
+    if (fastest < 0 || Cycles(kTiles[i], params.rows, limits) <
+                           Cycles(kTiles[fastest], params.rows, limits)) {
+      fastest = i;
+    }
+  }
+  return fastest;
+}
+
+}  // namespace
+
+cudaError_t GemmNormWithTile(int tile, const GemmNormParams& params,
+                             const DeviceLimits& limits, cudaStream_t stream) {
+  if (!MakesSense(params)) return cudaErrorInvalidValue;
+  if (tile < 0 || tile >= kGemmNormTiles ||
+      !Takes(kTiles[tile], params, limits)) {
+    return cudaErrorNotSupported;
+  }
+  if (params.rows == 0) return cudaSuccess;
+  constexpr auto kAll = std::make_index_sequence<kGemmNormTiles>();
+  const Kernel kernel = params.type == Type::kBF16
+                            ? Find<__nv_bfloat16>(tile, kAll)
+                            : Find<__half>(tile, kAll);
+  return Launch(kernel, dim3(DivideUp(params.rows, kTiles[tile].rows)),
+                kThreads, kTiles[tile].SharedBytes(), stream, params);
+}
+
+cudaError_t GemmNorm(const GemmNormParams& params, const DeviceLimits& limits,
+                     cudaStream_t stream) {
+  if (!MakesSense(params)) return cudaErrorInvalidValue;
+  return GemmNormWithTile(FastestTile(params, limits), params, limits, stream);
+}
+
+}  // namespace svdserve::cuda
