@@ -114,7 +114,7 @@ class Stack:
 
     def compiled(self):
         """The same with its layer compiled: once, whatever the number of layers."""
-        torch._dynamo.reset()  # shapes are static: every one is compiled anew
+        torch.compiler.reset()  # shapes are static: every one is compiled anew
         twin = object.__new__(Stack)
         twin.heads, twin.weights = self.heads, self.weights
         twin.layer = torch.compile(self.layer, dynamic=False, fullgraph=True)
