@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -18,12 +19,6 @@ bool CausedByInput(const absl::Status& status) {
   return absl::IsInvalidArgument(status) || absl::IsOutOfRange(status);
 }
 
-// What callers are told of a failure that is none of their doing.
-absl::Status DeviceFailure(const absl::Status& status) {
-  return absl::InternalError(
-      absl::StrCat("the device failed: ", status.message()));
-}
-
 void FillWarmUp(int sequences, int tokens_each, PackedBatch* packed) {
   packed->ids.assign(sequences * tokens_each, 0);
   packed->type_ids.assign(sequences * tokens_each, 0);
@@ -34,16 +29,16 @@ void FillWarmUp(int sequences, int tokens_each, PackedBatch* packed) {
 
 }  // namespace
 
-DeviceWorker::DeviceWorker(Backend* backend, const Planner* planner,
-                           BatchScheduler* scheduler, Admission* admission,
-                           Clock* clock, Observer* observer)
+DeviceWorker::DeviceWorker(Backend* backend, const Shared& shared)
     : backend_(backend),
-      planner_(planner),
-      scheduler_(scheduler),
-      admission_(admission),
-      clock_(clock),
-      observer_(observer),
-      plans_(planner, kPlansKept),
+      planner_(shared.planner),
+      scheduler_(shared.scheduler),
+      admission_(shared.admission),
+      clock_(shared.clock),
+      observer_(shared.observer),
+      devices_(shared.devices),
+      on_lost_(shared.on_lost),
+      plans_(shared.planner, kPlansKept),
       slots_(backend->slots()) {
   for (Slot& slot : slots_) {
     slot.index = static_cast<int>(&slot - slots_.data());
@@ -73,7 +68,12 @@ void DeviceWorker::Start() {
 }
 
 void DeviceWorker::Loop() {
-  while (true) {
+  WorkUntilStopped();
+  if (backend_->lost()) LeaveService();
+}
+
+void DeviceWorker::WorkUntilStopped() {
+  while (!backend_->lost()) {
     if (!free_.empty()) {
       std::optional<Batch> batch = running_.empty()
                                        ? scheduler_->Pull(NextProbe())
@@ -90,6 +90,13 @@ void DeviceWorker::Loop() {
     }
     FinishOldest();
   }
+}
+
+void DeviceWorker::LeaveService() {
+  healthy_.store(false, std::memory_order_relaxed);
+  in_service_.store(false, std::memory_order_relaxed);
+  while (!running_.empty()) FinishOldest();
+  on_lost_();
 }
 
 absl::Time DeviceWorker::NextProbe() const {
@@ -155,7 +162,8 @@ void DeviceWorker::Complete(Slot* slot) {
   const absl::Duration compute = clock_->Now() - slot->started;
   Batch batch = std::move(slot->batch);
   slot->batch = {};
-  admission_->RecordDrained(batch.charged_bytes, compute);
+  // All devices work off one queue.
+  admission_->RecordDrained(batch.charged_bytes, compute / devices_);
   observer_->OnBatch({.sequences = static_cast<int>(batch.tasks.size()),
                       .tokens = batch.tokens,
                       .charged_bytes = batch.charged_bytes,
@@ -229,10 +237,20 @@ void DeviceWorker::RetryOneByOne(
   }
 }
 
+// What callers are told of a failure that is none of their doing. After the
+// loss of a device another one, or another server, may well serve them.
+absl::Status DeviceWorker::DeviceFailure(const absl::Status& status) const {
+  const std::string message =
+      absl::StrCat("the device failed: ", status.message());
+  return backend_->lost() ? absl::UnavailableError(message)
+                          : absl::InternalError(message);
+}
+
 void DeviceWorker::NoteHealth(const absl::Status& status) {
   failures_in_a_row_ = status.ok() ? 0 : failures_in_a_row_ + 1;
-  healthy_.store(failures_in_a_row_ < kFailuresUntilUnhealthy,
-                 std::memory_order_relaxed);
+  healthy_.store(
+      failures_in_a_row_ < kFailuresUntilUnhealthy && !backend_->lost(),
+      std::memory_order_relaxed);
 }
 
 // Slots share the device's arena: batches run on it one after the other, so the

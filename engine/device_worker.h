@@ -5,12 +5,14 @@
 // caused it (INVALID_ARGUMENT, OUT_OF_RANGE), the batch's inputs are run one by
 // one, so that the others succeed. After three failures of the device in a row
 // the worker calls itself unhealthy and, when idle, tries a small batch of its
-// own every second; the first success makes it healthy again.
+// own every second; the first success makes it healthy again. When the backend
+// has lost its device, the worker finishes what it holds with UNAVAILABLE, says
+// so and ends: the other devices' workers go on.
 //
 // The accessors are thread-safe. The destructor waits for the thread, which
 // ends once the scheduler was stopped.
 //
-//   DeviceWorker worker(&backend, &planner, &scheduler, &admission, ...);
+//   DeviceWorker worker(&backend, {.planner = &planner, ...});
 //   absl::Status s = worker.WarmUp();
 //   worker.Start();
 #ifndef SVDSERVE_ENGINE_DEVICE_WORKER_H_
@@ -19,6 +21,7 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -37,10 +40,19 @@ namespace svdserve {
 
 class DeviceWorker {
  public:
-  // Everything must outlive the worker.
-  DeviceWorker(Backend* backend, const Planner* planner,
-               BatchScheduler* scheduler, Admission* admission, Clock* clock,
-               Observer* observer);
+  // What all workers of an engine share; everything must outlive them.
+  struct Shared {
+    const Planner* planner;
+    BatchScheduler* scheduler;
+    Admission* admission;
+    Clock* clock;
+    Observer* observer;
+    int devices;                    // that work off the scheduler's queue
+    std::function<void()> on_lost;  // called once, last, on the worker's thread
+  };
+
+  // `backend` must outlive the worker.
+  DeviceWorker(Backend* backend, const Shared& shared);
   DeviceWorker(const DeviceWorker&) = delete;
   DeviceWorker& operator=(const DeviceWorker&) = delete;
   ~DeviceWorker();
@@ -51,6 +63,10 @@ class DeviceWorker {
   void Start();
 
   bool healthy() const { return healthy_.load(std::memory_order_relaxed); }
+  // False once the device was lost.
+  bool in_service() const {
+    return in_service_.load(std::memory_order_relaxed);
+  }
   // Planned peak of what runs now, and the highest so far.
   uint64_t arena_in_use() const {
     return arena_in_use_.load(std::memory_order_relaxed);
@@ -75,6 +91,8 @@ class DeviceWorker {
   };
 
   void Loop();
+  void WorkUntilStopped();
+  void LeaveService();
   absl::Time NextProbe() const;
   void Probe();
   void StartBatch(Batch batch);
@@ -88,6 +106,7 @@ class DeviceWorker {
   void RetryOneByOne(Slot* slot, std::vector<std::shared_ptr<InputTask>> tasks);
   absl::StatusOr<InputResult> ResultOf(const Slot& slot, const TaskWork& work,
                                        int row, absl::Duration compute) const;
+  absl::Status DeviceFailure(const absl::Status& status) const;
   void NoteHealth(const absl::Status& status);
   void UpdateArenaGauges();
   void MeasureArena(uint64_t planned);
@@ -98,6 +117,8 @@ class DeviceWorker {
   Admission* const admission_;
   Clock* const clock_;
   Observer* const observer_;
+  const int devices_;
+  const std::function<void()> on_lost_;
 
   // The worker thread's own.
   PlanCache plans_;
@@ -108,6 +129,7 @@ class DeviceWorker {
   uint64_t measured_plan_ = 0;  // highest planned peak that was looked at
 
   std::atomic<bool> healthy_{true};
+  std::atomic<bool> in_service_{true};
   std::atomic<uint64_t> arena_in_use_{0};
   std::atomic<uint64_t> arena_peak_{0};
   std::atomic<uint64_t> arena_touched_{0};

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "engine/device/backend.h"
 #include "engine/engine_impl.h"
@@ -17,11 +18,11 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
   absl::StatusOr<std::unique_ptr<const Tokenizer>> tokenizer =
       Tokenizer::Load(options.model_directory);
   if (!tokenizer.ok()) return tokenizer.status();
-  absl::StatusOr<std::unique_ptr<Backend>> backend =
-      CreateCpuBackend(*model, options.backend);
-  if (!backend.ok()) return backend.status();
+  absl::StatusOr<std::vector<std::unique_ptr<Backend>>> backends =
+      CreateBackends(*model, options.backend);
+  if (!backends.ok()) return backends.status();
   EngineParts parts;
-  parts.backend = *std::move(backend);
+  parts.backends = *std::move(backends);
   parts.tokenizer = *std::move(tokenizer);
   parts.config = model->config;
   parts.shape = model->shape;

@@ -73,7 +73,16 @@ struct InputEstimate {
   int longest_input = 0;      // tokens that would fit
 };
 
-// A snapshot for gauges and GetModelInfo.
+struct DeviceGauges {
+  uint64_t weight_bytes = 0;
+  uint64_t arena_bytes = 0;
+  // In the device's own memory: context, graphs, other processes.
+  uint64_t other_bytes = 0;
+  bool in_service = true;  // false: lost, for good
+};
+
+// A snapshot for gauges and GetModelInfo. What is of an arena is the sum over
+// the devices.
 struct EngineGauges {
   uint64_t arena_bytes = 0;          // the budget of what runs
   uint64_t arena_in_use_bytes = 0;   // planned peak of the running batch
@@ -85,7 +94,16 @@ struct EngineGauges {
   uint64_t text_budget_bytes = 0;
   uint64_t text_reserved_bytes = 0;
   int queued_inputs = 0;
-  bool healthy = true;
+  bool healthy = true;  // at least one device is
+  std::vector<DeviceGauges> devices;
+
+  // Nothing will run any more: a new process is needed.
+  bool AllDevicesLost() const {
+    for (const DeviceGauges& device : devices) {
+      if (device.in_service) return false;
+    }
+    return !devices.empty();
+  }
 };
 
 class Engine {
@@ -98,7 +116,7 @@ class Engine {
 
   // Refusals arrive through `done`: INVALID_ARGUMENT for what can never run,
   // RESOURCE_EXHAUSTED (with a RefusalDetail, see schedule/refusal.h) for what
-  // does not fit now, UNAVAILABLE while draining.
+  // does not fit now, UNAVAILABLE while draining and when no device is left.
   virtual void Submit(Input input, InputOptions options, RequestContext context,
                       InputCallback done) = 0;
   virtual absl::StatusOr<InputEstimate> Estimate(
@@ -111,6 +129,7 @@ class Engine {
   virtual EngineGauges Gauges() const = 0;
   virtual const ModelConfig& model_config() const = 0;
   virtual const ModelShape& model_shape() const = 0;
+  // Of the first device; the others are alike.
   virtual const BackendInfo& backend_info() const = 0;
   virtual uint64_t weight_bytes() const = 0;                   // as stored
   virtual uint64_t dense_equivalent_weight_bytes() const = 0;  // if dense

@@ -1,8 +1,11 @@
 #include "engine/engine_impl.h"
 
 #include <algorithm>
+#include <atomic>
+#include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -39,6 +42,17 @@ int BatchTokens(const EngineOptions& options, const Backend& backend) {
                                       : backend.info().full_speed_tokens;
 }
 
+// A batch must fit each of the devices.
+uint64_t ArenaBytes(const EngineParts& parts) {
+  uint64_t least = parts.backends.front()->info().arena_bytes;
+  for (const auto& backend : parts.backends) {
+    least = std::min(least, backend->info().arena_bytes);
+  }
+  return least;
+}
+
+constexpr char kNoDevice[] = "no device is left: try another server";
+
 absl::Status Draining(const char* message) {
   return MakeRefusal(absl::StatusCode::kUnavailable, message,
                      {.reason = RefusalReason::kDraining});
@@ -53,19 +67,31 @@ class EngineImpl : public Engine {
         clock_(parts_.clock),
         observer_(ObserverOrNone(parts_.observer)),
         tokenizer_threads_(options.tokenizer_threads),
-        planner_(parts_.shape, parts_.backend->target(),
-                 parts_.backend->info().arena_bytes),
+        planner_(parts_.shape, parts_.backends.front()->target(),
+                 ArenaBytes(parts_)),
         admission_(planner_.cost(), LimitsOf(options, parts_.shape, planner_)),
         encoder_(parts_.tokenizer.get(), &parts_.config, &parts_.shape,
                  parts_.type_vocab, admission_.longest_input()),
         text_budget_(options.text_budget_bytes),
         in_flight_(clock_),
-        scheduler_({.max_tokens = BatchTokens(options, *parts_.backend),
-                    .max_inputs = options.max_batch_inputs,
-                    .gather_window = options.gather_window},
-                   &admission_, clock_),
-        worker_(parts_.backend.get(), &planner_, &scheduler_, &admission_,
-                clock_, observer_) {}
+        devices_left_(static_cast<int>(parts_.backends.size())),
+        scheduler_(
+            {.max_tokens = BatchTokens(options, *parts_.backends.front()),
+             .max_inputs = options.max_batch_inputs,
+             .gather_window = options.gather_window},
+            &admission_, clock_) {
+    for (const auto& backend : parts_.backends) {
+      workers_.push_back(std::make_unique<DeviceWorker>(
+          backend.get(),
+          DeviceWorker::Shared{.planner = &planner_,
+                               .scheduler = &scheduler_,
+                               .admission = &admission_,
+                               .clock = clock_,
+                               .observer = observer_,
+                               .devices = devices_left_,
+                               .on_lost = [this] { OnDeviceLost(); }}));
+    }
+  }
 
   ~EngineImpl() override {
     EngineImpl::Drain(absl::InfinitePast());
@@ -75,11 +101,13 @@ class EngineImpl : public Engine {
 
   absl::Status Start() {
     if (admission_.longest_input() < 1) return TooLittleMemory();
-    absl::Status warm = worker_.WarmUp(scheduler_.FullRoom());
-    if (!warm.ok()) {
-      return {warm.code(), absl::StrCat("warm-up failed: ", warm.message())};
+    for (const auto& worker : workers_) {
+      absl::Status warm = worker->WarmUp(scheduler_.FullRoom());
+      if (!warm.ok()) {
+        return {warm.code(), absl::StrCat("warm-up failed: ", warm.message())};
+      }
     }
-    worker_.Start();
+    for (const auto& worker : workers_) worker->Start();
     pool_.emplace(tokenizer_threads_,
                   [this](TextJob job, TokenizerScratch* scratch) {
                     Tokenize(std::move(job), scratch);
@@ -97,7 +125,7 @@ class EngineImpl : public Engine {
   const ModelConfig& model_config() const override { return parts_.config; }
   const ModelShape& model_shape() const override { return parts_.shape; }
   const BackendInfo& backend_info() const override {
-    return parts_.backend->info();
+    return parts_.backends.front()->info();
   }
   uint64_t weight_bytes() const override { return parts_.weight_bytes; }
   uint64_t dense_equivalent_weight_bytes() const override {
@@ -106,6 +134,7 @@ class EngineImpl : public Engine {
 
  private:
   absl::Status TooLittleMemory() const;
+  void OnDeviceLost();
   absl::Status AcceptText(const std::shared_ptr<InputTask>& task, Input input,
                           InputOptions options);
   void Tokenize(TextJob job, TokenizerScratch* scratch);
@@ -124,8 +153,9 @@ class EngineImpl : public Engine {
   mutable ByteBudget text_budget_;
   DrainRate text_rate_;
   InFlight in_flight_;
+  std::atomic<int> devices_left_;
   BatchScheduler scheduler_;
-  DeviceWorker worker_;
+  std::vector<std::unique_ptr<DeviceWorker>> workers_;
   std::optional<TokenizerPool> pool_;
 };
 
@@ -138,6 +168,13 @@ absl::Status EngineImpl::TooLittleMemory() const {
       cost.ChargeFor(1), planner_.arena_bytes(), admission_.queue().limit()));
 }
 
+// Nobody will run what waits once the last device is gone.
+void EngineImpl::OnDeviceLost() {
+  if (--devices_left_ > 0) return;
+  in_flight_.Close();
+  in_flight_.FinishAll(Draining(kNoDevice));
+}
+
 void EngineImpl::Submit(Input input, InputOptions options,
                         RequestContext context, InputCallback done) {
   auto task = std::make_shared<InputTask>(
@@ -147,7 +184,9 @@ void EngineImpl::Submit(Input input, InputOptions options,
                  .done = std::move(done)},
       clock_, observer_);
   if (!in_flight_.Enter(task)) {
-    task->Finish(Draining("the engine is draining: try another server"));
+    task->Finish(Draining(devices_left_ == 0
+                              ? kNoDevice
+                              : "the engine is draining: try another server"));
     return;
   }
   absl::Status status = task->Lapsed(task->accepted_at());
@@ -281,17 +320,26 @@ void EngineImpl::Drain(absl::Time deadline) {
 
 EngineGauges EngineImpl::Gauges() const {
   EngineGauges gauges;
-  gauges.arena_bytes = planner_.arena_bytes();
-  gauges.arena_in_use_bytes = worker_.arena_in_use();
-  gauges.arena_peak_bytes = worker_.arena_peak();
-  gauges.arena_touched_bytes = worker_.arena_touched();
+  gauges.healthy = false;
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    const DeviceWorker& worker = *workers_[i];
+    const Backend& backend = *parts_.backends[i];
+    gauges.arena_bytes += planner_.arena_bytes();
+    gauges.arena_in_use_bytes += worker.arena_in_use();
+    gauges.arena_peak_bytes += worker.arena_peak();
+    gauges.arena_touched_bytes += worker.arena_touched();
+    gauges.healthy |= worker.healthy();
+    gauges.devices.push_back({.weight_bytes = backend.info().weight_bytes,
+                              .arena_bytes = backend.info().arena_bytes,
+                              .other_bytes = backend.OtherDeviceBytes(),
+                              .in_service = worker.in_service()});
+  }
   gauges.queue_budget_bytes = admission_.queue().limit();
   gauges.queue_reserved_bytes = admission_.queue().reserved();
   gauges.queue_peak_bytes = admission_.queue().peak();
   gauges.text_budget_bytes = text_budget_.limit();
   gauges.text_reserved_bytes = text_budget_.reserved();
   gauges.queued_inputs = scheduler_.size();
-  gauges.healthy = worker_.healthy();
   return gauges;
 }
 

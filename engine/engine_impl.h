@@ -1,12 +1,13 @@
 // The engine, put together from its parts, so that tests can put in their own.
 //
 //   absl::StatusOr<std::unique_ptr<Engine>> engine =
-//       MakeEngine(options, {.backend = ..., .tokenizer = ..., ...});
+//       MakeEngine(options, {.backends = ..., .tokenizer = ..., ...});
 #ifndef SVDSERVE_ENGINE_ENGINE_IMPL_H_
 #define SVDSERVE_ENGINE_ENGINE_IMPL_H_
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/device/backend.h"
@@ -19,7 +20,8 @@
 namespace svdserve {
 
 struct EngineParts {
-  std::unique_ptr<Backend> backend;
+  // One a device; alike in target and arena.
+  std::vector<std::unique_ptr<Backend>> backends;
   std::unique_ptr<const Tokenizer> tokenizer;
   ModelConfig config;
   ModelShape shape;

@@ -49,9 +49,9 @@ struct BatchOutput {
 };
 
 struct BackendInfo {
-  std::string name;           // "cpu"
+  std::string name;           // "cpu", "cuda"
   std::string reason;         // why it was chosen
-  std::string dtype;          // "float32", "bfloat16"
+  std::string dtype;          // "float32", "bfloat16", "float16"
   std::string mode;           // "strict"
   uint64_t weight_bytes = 0;  // as packed for the device
   uint64_t arena_bytes = 0;
@@ -75,18 +75,45 @@ class Backend {
   // the arena itself, not taken from plans. Not while a batch is in flight;
   // takes time in proportion to the arena.
   virtual uint64_t TouchedBytes() = 0;
+
+  // Thread-safe. The device will not run another batch in this process:
+  // launches fail with UNAVAILABLE.
+  virtual bool lost() const { return false; }
+  // Thread-safe. What the device's memory holds beside weights and arena:
+  // context, kernels, graphs, other processes; 0 where it has no own memory.
+  virtual uint64_t OtherDeviceBytes() const { return 0; }
 };
 
-enum class ComputeType { kF32, kBF16 };
+// kAuto: float32 on a CPU, bfloat16 on a GPU.
+enum class ComputeType { kAuto, kF32, kBF16, kF16 };
+
+// kAuto: the GPUs if there are any that run the model, else the CPU.
+enum class DeviceChoice { kAuto, kCpu, kCuda };
 
 struct BackendOptions {
-  ComputeType compute = ComputeType::kF32;
-  int threads = 0;           // CPU compute threads; 0 = all cores
-  uint64_t arena_bytes = 0;  // 0 = a default that suits the model
+  ComputeType compute = ComputeType::kAuto;
+  DeviceChoice device = DeviceChoice::kAuto;
+  std::vector<int> devices = {};  // which GPUs; empty = all visible ones
+  int threads = 0;                // CPU compute threads; 0 = all cores
+  uint64_t arena_bytes = 0;       // 0 = a default that suits the model
+  // What the arena leaves free on a GPU, for graphs and for others.
+  uint64_t memory_reserve_bytes = uint64_t{512} << 20;
 };
+
+// The backends that the options ask for and this machine has: the CPU, or one
+// for each GPU, alike in target and arena. info().reason says why.
+absl::StatusOr<std::vector<std::unique_ptr<Backend>>> CreateBackends(
+    const Model& model, const BackendOptions& options);
 
 // The CPU backend (oneDNN + Highway).
 absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(
+    const Model& model, const BackendOptions& options);
+
+// The GPUs that this process sees; UNAVAILABLE says why there is none.
+absl::StatusOr<int> CountCudaDevices();
+
+// One GPU: the first of options.devices, or number 0.
+absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(
     const Model& model, const BackendOptions& options);
 
 }  // namespace svdserve

@@ -53,6 +53,10 @@ absl::StatusOr<std::unique_ptr<CpuBackend>> CpuBackend::Create(
                         "possible",
                         options.threads, kMaxThreads));
   }
+  if (options.compute == ComputeType::kF16) {
+    return absl::InvalidArgumentError(
+        "float16 is for GPUs; a CPU computes in float32 or bfloat16");
+  }
   const int threads = options.threads > 0 ? options.threads : UsableCpus();
   absl::StatusOr<CpuWeights> weights =
       PackForCpu(model, options.compute, threads);
@@ -94,7 +98,7 @@ CpuBackend::CpuBackend(const Model& model, CpuWeights weights,
                arena_) {
   const bool bf16 = weights_.type == kernels::DataType::kBF16;
   info_ = {.name = "cpu",
-           .reason = "the only backend of this build",
+           .reason = "asked for",
            .dtype = bf16 ? "bfloat16" : "float32",
            .mode = "strict",
            .weight_bytes = weights_.bytes,

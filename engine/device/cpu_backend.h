@@ -5,6 +5,8 @@
 #define SVDSERVE_ENGINE_DEVICE_CPU_BACKEND_H_
 
 #include <memory>
+#include <string>
+#include <utility>
 
 #include "engine/device/arena.h"
 #include "engine/device/backend.h"
@@ -27,6 +29,9 @@ class CpuBackend final : public Backend {
                       const PackedBatch& batch) override;
   absl::Status Collect(int slot, BatchOutput* output) override;
   uint64_t TouchedBytes() override { return arena_.TouchedBytes(); }
+
+  // Why the CPU computes; before it does.
+  void set_reason(std::string reason) { info_.reason = std::move(reason); }
 
   // For tests that look at what a batch touched.
   Arena& arena() { return arena_; }

@@ -49,6 +49,7 @@ struct PlanTarget {
   int sm = 0;                            // kCuda: 80, 86, 89, 90
   int multiprocessors = 0;               // kCuda
   std::vector<LayerFusion> fusion = {};  // kCuda: [layers]; empty: none
+  friend bool operator==(const PlanTarget&, const PlanTarget&) = default;
 };
 
 // What a buffer holds. One step has at most one buffer of a role.
@@ -104,6 +105,7 @@ struct Step {
   std::vector<int> reads = {};
   std::vector<int> writes = {};
   std::vector<int> scratch = {};
+  friend bool operator==(const Step&, const Step&) = default;
 };
 
 struct Plan {
@@ -119,6 +121,7 @@ struct Plan {
   // then its launches are always the same.
   bool IsSingleChunk() const;
   std::string ToString() const;  // one line a step, one line a buffer
+  friend bool operator==(const Plan&, const Plan&) = default;
 };
 
 // The additive cost of inputs: for every batch that is within the limits,

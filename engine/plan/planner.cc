@@ -8,6 +8,7 @@
 #include "engine/plan/bucket.h"
 #include "engine/plan/chunk_choices.h"
 #include "engine/plan/cost_model.h"
+#include "engine/plan/cuda_shape.h"
 #include "engine/plan/layout.h"
 #include "engine/plan/plan.h"
 #include "engine/plan/plan_builder.h"
@@ -59,7 +60,8 @@ uint64_t OutputBytesPerSequence(const ModelShape& shape) {
 }  // namespace
 
 Planner::Planner(ModelShape shape, PlanTarget target, uint64_t arena_bytes)
-    : shape_(std::move(shape)),
+    : shape_(target.device == Device::kCuda ? CudaShape(std::move(shape))
+                                            : std::move(shape)),
       target_(std::move(target)),
       arena_bytes_(arena_bytes) {
   const uint64_t smallest = SmallestScratch(shape_.max_tokens);

@@ -122,7 +122,11 @@ BatchScheduler::Closing BatchScheduler::CloseBatch(absl::Time now) {
   }
   std::vector<QueueEntry> taken;
   queue_.TakeBatch(FullRoom(), lapsed, &taken, &closing.dropped);
-  if (queue_.empty()) next_expiry_ = absl::InfiniteFuture();
+  if (queue_.empty()) {
+    next_expiry_ = absl::InfiniteFuture();
+  } else {
+    changed_.Signal();  // another device may take what is left
+  }
 
   Batch& batch = closing.batch;
   batch.charged_bytes = admission_->cost().fixed_bytes();

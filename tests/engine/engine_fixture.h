@@ -85,14 +85,18 @@ class EngineFixture : public testing::Test {
   // Builds the engine; `tokenizer_` and `backend_` point at its fakes.
   absl::Status Build() {
     engine_.reset();
-    auto backend = std::make_unique<FakeBackend>(shape_.output_width(),
-                                                 arena_bytes_, slots_);
+    EngineParts parts;
+    backends_.clear();
+    for (int i = 0; i < devices_; ++i) {
+      parts.backends.push_back(std::make_unique<FakeBackend>(
+          shape_.output_width(), arena_bytes_, slots_));
+      backends_.push_back(
+          static_cast<FakeBackend*>(parts.backends.back().get()));
+    }
+    backend_ = backends_.front();
     auto tokenizer = std::make_unique<FakeTokenizer>(100);
-    backend_ = backend.get();
     tokenizer_ = tokenizer.get();
     if (prepare_) prepare_();
-    EngineParts parts;
-    parts.backend = std::move(backend);
     parts.tokenizer = std::move(tokenizer);
     parts.config = config_;
     parts.shape = shape_;
@@ -154,7 +158,9 @@ class EngineFixture : public testing::Test {
   CountingObserver observer_;
   Clock* clock_ = RealClock();
   std::unique_ptr<Engine> engine_;
-  FakeBackend* backend_ = nullptr;
+  int devices_ = 1;
+  std::vector<FakeBackend*> backends_;  // [devices_]
+  FakeBackend* backend_ = nullptr;      // the first
   FakeTokenizer* tokenizer_ = nullptr;
 };
 

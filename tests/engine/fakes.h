@@ -45,6 +45,10 @@ class FakeBackend : public Backend {
     for (const int32_t id : batch.ids) {
       if (id == kPoisonId) return absl::InvalidArgumentError("a poisoned id");
     }
+    if (lose) {
+      lost_ = true;
+      return absl::UnavailableError("the fake device was lost");
+    }
     if (failures_left > 0) {
       --failures_left;
       return absl::UnavailableError("the fake device is gone");
@@ -63,6 +67,7 @@ class FakeBackend : public Backend {
     return absl::OkStatus();
   }
   uint64_t TouchedBytes() override { return 0; }
+  bool lost() const override { return lost_; }
 
   // While closed, launches wait, as if a batch took for ever.
   void Close() {
@@ -84,6 +89,7 @@ class FakeBackend : public Backend {
   std::atomic<int> failures_left{0};
   std::atomic<int> collect_failures_left{0};
   std::atomic<int> plans_too_large{0};
+  std::atomic<bool> lose{false};  // the next launch loses the device
   std::function<void(const PackedBatch&)> on_launch;  // set before use
 
  private:
@@ -116,6 +122,7 @@ class FakeBackend : public Backend {
   const int width_;
   const int slots_;
   BackendInfo info_;
+  std::atomic<bool> lost_{false};
   std::vector<BatchOutput> pending_;  // by slot
   absl::Mutex mu_;
   bool open_ ABSL_GUARDED_BY(mu_) = true;

@@ -1,0 +1,26 @@
+#include "engine/device/cuda_graphs.h"
+
+#include <utility>
+
+namespace svdserve {
+
+// Plans of other buckets differ in their first member, so that comparing costs
+// little.
+CudaGraph* CudaGraphs::Find(const Plan& plan) {
+  for (auto entry = entries_.begin(); entry != entries_.end(); ++entry) {
+    if (!(entry->plan == plan)) continue;
+    entries_.splice(entries_.begin(), entries_, entry);
+    return entry->graph.get();
+  }
+  return nullptr;
+}
+
+CudaGraph* CudaGraphs::Keep(const Plan& plan,
+                            std::unique_ptr<CudaGraph> graph) {
+  if (size() == capacity_) entries_.pop_back();
+  entries_.push_front({plan, std::move(graph)});
+  captured_.fetch_add(1, std::memory_order_relaxed);
+  return entries_.front().graph.get();
+}
+
+}  // namespace svdserve

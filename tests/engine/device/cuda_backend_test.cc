@@ -1,0 +1,303 @@
+// The CUDA backend as a whole: same input, same bits, whatever the batch and
+// the plan; what is touched is what was planned; graphs and slots. Emulated
+// here, on a GPU with tests/gpu.
+#include <algorithm>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/engine/device/cuda_fixture.h"
+#include "tests/engine/device/random_model.h"
+
+namespace svdserve {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr std::byte kPoison{0xa5};
+
+const std::vector<int> kLengths = {1, 16, 17, 64, 3, 33, 48, 15};
+
+// Layers that the fused kernels take, with odd ranks; dense and mixed ones.
+Model VariedModel() {
+  return RandomModel(
+      {.layers = {{32, 17, 24, 40, 32, 29}, {}, {17, 0, 33, 0, 31, 0}},
+       .head_widths = {48}});
+}
+
+std::string NameOf(const ::testing::TestParamInfo<ComputeType>& info) {
+  return info.param == ComputeType::kBF16 ? "bf16" : "f16";
+}
+const auto kTypes = ::testing::Values(ComputeType::kBF16, ComputeType::kF16);
+
+// ---- Same bits ----
+
+class CudaInvarianceTest : public ::testing::TestWithParam<ComputeType> {
+ protected:
+  void SetUp() override {
+    ASSERT_TRUE(backend_.status().ok()) << backend_.status();
+    std::mt19937 random(11);
+    inputs_ = RandomInputs(random, kLengths);
+    together_ = backend_.Run(BatchOf(inputs_));
+  }
+
+  const Model model_ = VariedModel();
+  PoisonedCuda backend_{model_, {.compute = GetParam()}};
+  std::vector<std::vector<int32_t>> inputs_;
+  Rows together_;
+};
+
+TEST_P(CudaInvarianceTest, AloneAndInABatch) {
+  for (int i = 0; i < inputs_.size(); ++i) {
+    EXPECT_EQ(backend_.Run(BatchOf({inputs_[i]}))[0], together_[i])
+        << "length " << kLengths[i];
+  }
+}
+
+TEST_P(CudaInvarianceTest, InAnotherOrderWithOtherCompanions) {
+  std::mt19937 random(12);
+  std::vector<int> order = {0, 1, 2, 3, 4, 5, 6, 7};
+  for (int count : {3, 5, 7}) {
+    std::shuffle(order.begin(), order.end(), random);
+    std::vector<std::vector<int32_t>> shuffled;
+    for (int i = 0; i < count; ++i) shuffled.push_back(inputs_[order[i]]);
+    const Rows rows = backend_.Run(BatchOf(shuffled));
+    for (int i = 0; i < count; ++i) EXPECT_EQ(rows[i], together_[order[i]]);
+  }
+}
+
+TEST_P(CudaInvarianceTest, InEveryWayAndChunksOfEverySize) {
+  const PackedBatch batch = BatchOf(inputs_);
+  for (const bool fused : {false, true}) {
+    for (const int rows : {64, 80, 512}) {
+      for (const int heads : {1, 3, 4}) {
+        if (fused && heads > 1) continue;
+        const Plan plan = backend_.planner().MakePlanWith(
+            batch.Shape(), {.rows = rows, .heads = heads, .fused = fused},
+            {.rows = rows / 2 + 3, .fused = fused});
+        ASSERT_LE(plan.peak_bytes, backend_->info().arena_bytes);
+        ASSERT_EQ(plan.steps[1].way == Way::kFactoredFused, fused);
+        ASSERT_EQ(plan.steps[2].way == Way::kFactoredFused, fused);
+        ASSERT_EQ(backend_.Run(plan, batch), together_) << plan.ToString();
+      }
+    }
+  }
+}
+
+TEST_P(CudaInvarianceTest, InTheSmallestArena) {
+  PoisonedCuda small(model_,
+                     {.compute = GetParam(),
+                      .arena_bytes = backend_.planner().MinimumArenaBytes()});
+  ASSERT_TRUE(small.status().ok()) << small.status();
+  for (int i = 0; i < inputs_.size(); ++i) {
+    EXPECT_EQ(small.Run(BatchOf({inputs_[i]}))[0], together_[i]);
+  }
+}
+
+TEST_P(CudaInvarianceTest, TwoBatchesUnderWayAtOnce) {
+  const PackedBatch first = BatchOf({inputs_[0], inputs_[3]});
+  const PackedBatch second = BatchOf({inputs_[5]});
+  const auto first_plan = backend_.planner().MakePlan(first.Shape());
+  const auto second_plan = backend_.planner().MakePlan(second.Shape());
+  ASSERT_TRUE(backend_->Launch(0, *first_plan, first).ok());
+  ASSERT_TRUE(backend_->Launch(1, *second_plan, second).ok());
+  EXPECT_EQ(backend_.Collect(0), Rows({together_[0], together_[3]}));
+  ASSERT_TRUE(backend_->Launch(0, *second_plan, second).ok());
+  EXPECT_EQ(backend_.Collect(1), Rows({together_[5]}));
+  EXPECT_EQ(backend_.Collect(0), Rows({together_[5]}));
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, CudaInvarianceTest, kTypes, NameOf);
+
+// ---- The arena ----
+
+class CudaArenaTest : public ::testing::Test {
+ protected:
+  PackedBatch RandomBatch(int most) {
+    const auto pick = [&](int low, int high) {
+      return std::uniform_int_distribution<int>(low, high)(random_);
+    };
+    std::vector<int> lengths(pick(1, most));
+    for (int& length : lengths) length = pick(1, 64);
+    return BatchOf(RandomInputs(random_, lengths));
+  }
+
+  // Nothing at or past the peak, and every buffer below it is used: none was
+  // planned for show.
+  void ExpectTouchesWhatWasPlanned(const Plan& plan, const PackedBatch& batch) {
+    ASSERT_NO_FATAL_FAILURE(backend_.Poison(kPoison));
+    const absl::Status launched = backend_->Launch(0, plan, batch);
+    ASSERT_TRUE(launched.ok()) << launched << "\n" << plan.ToString();
+    backend_.Collect(0);
+    const std::vector<std::byte> arena = backend_.Read();
+    const auto touched = [&](uint64_t begin, uint64_t end) {
+      return std::any_of(arena.begin() + begin, arena.begin() + end,
+                         [](std::byte value) { return value != kPoison; });
+    };
+    EXPECT_FALSE(touched(plan.peak_bytes, arena.size())) << plan.ToString();
+    uint64_t highest_offset = 0;
+    for (const Buffer& buffer : plan.buffers) {
+      highest_offset = std::max(highest_offset, buffer.offset);
+      EXPECT_TRUE(touched(buffer.offset, buffer.end()))
+          << RoleName(buffer.role) << "\n"
+          << plan.ToString();
+    }
+    EXPECT_LE(backend_->TouchedBytes(), plan.peak_bytes);
+    EXPECT_GT(backend_->TouchedBytes(), highest_offset);
+  }
+
+  std::mt19937 random_{21};
+  const Model model_ = VariedModel();
+  PoisonedCuda backend_{model_};
+};
+
+TEST_F(CudaArenaTest, TouchesWhatWasPlannedForManyShapesAndBudgets) {
+  const uint64_t least = backend_.planner(0).MinimumArenaBytes();
+  for (const int percent : {100, 130, 200, 400}) {
+    const Planner planner = backend_.planner(least * percent / 100);
+    for (int planned = 0; planned < 3;) {
+      const PackedBatch batch = RandomBatch(planned == 0 ? 1 : 8);
+      const auto plan = planner.MakePlan(batch.Shape());
+      if (!plan.ok()) continue;
+      ++planned;
+      ASSERT_NO_FATAL_FAILURE(ExpectTouchesWhatWasPlanned(*plan, batch));
+    }
+  }
+}
+
+TEST_F(CudaArenaTest, TouchesWhatWasPlannedInEveryWay) {
+  for (const bool fused : {false, true}) {
+    for (const int rows : {64, 200, 512}) {
+      const PackedBatch batch = RandomBatch(8);
+      const Plan plan = backend_.planner().MakePlanWith(
+          batch.Shape(), {.rows = rows, .heads = 2, .fused = fused},
+          {.rows = rows / 2, .fused = fused});
+      ASSERT_NO_FATAL_FAILURE(ExpectTouchesWhatWasPlanned(plan, batch));
+    }
+  }
+}
+
+// ---- Graphs ----
+
+TEST(CudaGraphsTest, OneServesAllBatchesOfABucket) {
+  const Model model = RandomModel({});
+  PoisonedCuda backend(model);
+  ASSERT_TRUE(backend.status().ok()) << backend.status();
+  std::mt19937 random(5);
+  for (const std::vector<int>& lengths :
+       {std::vector<int>{20, 10}, {14, 17}, {31, 1}}) {
+    backend.Run(BatchOf(RandomInputs(random, lengths)));
+  }
+  EXPECT_EQ(backend->graphs().captured(), 1);
+  backend.Run(BatchOf(RandomInputs(random, {20, 10, 1})));
+  EXPECT_EQ(backend->graphs().captured(), 2);
+}
+
+TEST(CudaGraphsTest, ChunkedPlansHaveNone) {
+  const Model model = RandomModel({});
+  PoisonedCuda backend(model);
+  ASSERT_TRUE(backend.status().ok()) << backend.status();
+  std::mt19937 random(5);
+  const PackedBatch batch = BatchOf(RandomInputs(random, {60, 60}));
+  backend.Run(backend.planner().MakePlanWith(
+                  batch.Shape(), {.rows = 64, .heads = 4}, {.rows = 512}),
+              batch);
+  EXPECT_EQ(backend->graphs().captured(), 0);
+}
+
+TEST(CudaGraphsTest, TheOneUsedLongestAgoMakesRoom) {
+  class Nothing : public CudaGraph {};
+  CudaGraphs graphs(2);
+  const auto plan = [](int tokens) {
+    Plan plan;
+    plan.shape.tokens = tokens;
+    return plan;
+  };
+  graphs.Keep(plan(1), std::make_unique<Nothing>());
+  CudaGraph* two = graphs.Keep(plan(2), std::make_unique<Nothing>());
+  EXPECT_NE(graphs.Find(plan(1)), nullptr);
+  EXPECT_EQ(graphs.Find(plan(2)), two);
+  EXPECT_EQ(graphs.Find(plan(3)), nullptr);
+  graphs.Keep(plan(3), std::make_unique<Nothing>());
+  EXPECT_EQ(graphs.Find(plan(1)), nullptr);
+  EXPECT_EQ(graphs.Find(plan(2)), two);
+  EXPECT_EQ(graphs.size(), 2);
+  EXPECT_EQ(graphs.captured(), 3);
+}
+
+// ---- What is refused, and what is said ----
+
+TEST(CudaCreateTest, SaysWhatItIs) {
+  PoisonedCuda backend(RandomModel({}));
+  ASSERT_TRUE(backend.status().ok()) << backend.status();
+  EXPECT_EQ(backend->info().name, "cuda");
+  EXPECT_THAT(backend->info().reason, HasSubstr("sm_"));
+  EXPECT_EQ(backend->info().dtype, "bfloat16");
+  EXPECT_EQ(backend->info().mode, "strict");
+  EXPECT_EQ(backend->slots(), 2);
+  EXPECT_FALSE(backend->lost());
+}
+
+TEST(CudaCreateTest, RefusesWhatTheKernelsDoNotTake) {
+  PoisonedCuda narrow(RandomModel({.heads = 4, .head_dim = 8}));
+  EXPECT_EQ(narrow.status().code(), absl::StatusCode::kUnimplemented);
+  PoisonedCuda f32(RandomModel({}), {.compute = ComputeType::kF32});
+  EXPECT_EQ(f32.status().code(), absl::StatusCode::kUnimplemented);
+  PoisonedCuda tight(RandomModel({}), {.arena_bytes = 1000});
+  EXPECT_THAT(std::string(tight.status().message()), HasSubstr("1000 bytes"));
+  PoisonedCuda huge(RandomModel({}), {.arena_bytes = uint64_t{1} << 50});
+  EXPECT_EQ(huge.status().code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST(CudaCreateTest, RefusesWeightsThatFloat16DoesNotHave) {
+  Model model = RandomModel({});
+  std::vector<float> word = model.embeddings.word.ToF32();
+  word[7] = 1e6f;
+  model.embeddings.word = Tensor::FromF32(model.embeddings.word.shape(), word);
+  PoisonedCuda f16(model, {.compute = ComputeType::kF16});
+  EXPECT_EQ(f16.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(f16.status().message()),
+              HasSubstr("word embeddings"));
+}
+
+TEST(CudaLaunchTest, RefusesABadBatchAndGoesOn) {
+  const Model model = RandomModel({});
+  PoisonedCuda backend(model);
+  ASSERT_TRUE(backend.status().ok()) << backend.status();
+  std::mt19937 random(31);
+  PackedBatch batch = BatchOf(RandomInputs(random, {10, 20}));
+  const Rows before = backend.Run(batch);
+  const auto plan = backend.planner().MakePlan(batch.Shape());
+  PackedBatch bad = batch;
+  bad.ids[12] = 100;
+  EXPECT_THAT(std::string(backend->Launch(0, *plan, bad).message()),
+              HasSubstr("sequence 1"));
+  EXPECT_FALSE(backend->Launch(2, *plan, batch).ok());
+  BatchOutput output;
+  EXPECT_FALSE(backend->Collect(0, &output).ok());
+  EXPECT_EQ(backend.Run(batch), before);
+}
+
+TEST(CudaLaunchTest, CutsThenNormalizes) {
+  const Model model = RandomModel({});
+  PoisonedCuda backend(model);
+  ASSERT_TRUE(backend.status().ok()) << backend.status();
+  std::mt19937 random(31);
+  PackedBatch batch = BatchOf(RandomInputs(random, {10, 20}));
+  batch.options[0] = {.normalize = false};
+  const Rows whole = backend.Run(batch);
+  batch.options[0] = {.normalize = true, .dimensions = 10};
+  const Rows cut = backend.Run(batch);
+  double length = 0;
+  for (int i = 0; i < 10; ++i) length += whole[0][i] * whole[0][i];
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_NEAR(cut[0][i], whole[0][i] / std::sqrt(length), 1e-6);
+  }
+  for (int i = 10; i < 128; ++i) EXPECT_EQ(cut[0][i], 0);
+  EXPECT_EQ(cut[1], whole[1]);
+}
+
+}  // namespace
+}  // namespace svdserve
