@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "server/config_values.h"
 
 namespace svdserve {
@@ -96,6 +97,27 @@ Key Address(const char* name, Field<std::string> field) {
   return key;
 }
 
+// "0,2", or "" for none.
+Key IntList(const char* name, Field<std::vector<int>> field, int least,
+            int most) {
+  return {
+      name,
+      [=](const std::string& text, Config* config) {
+        std::vector<int> values;
+        for (const auto part : absl::StrSplit(text, ',')) {
+          if (text.empty()) break;
+          absl::StatusOr<int> value = ParseInt(std::string(part), least, most);
+          if (!value.ok()) return value.status();
+          values.push_back(*value);
+        }
+        field(*config) = std::move(values);
+        return absl::OkStatus();
+      },
+      [=](const Config& config) {
+        return absl::StrCat("\"", absl::StrJoin(Get(field, config), ","), "\"");
+      }};
+}
+
 template <typename E>
 using Names = std::vector<std::pair<std::string, E>>;
 
@@ -151,10 +173,23 @@ const std::vector<Key>& Keys() {
           "server.max_threads", [](C& c) -> int& { return c.grpc_threads; }, 4,
           1024),
 
+      Choice<DeviceChoice>(
+          "engine.device",
+          [](C& c) -> DeviceChoice& { return c.engine.backend.device; },
+          {{"auto", DeviceChoice::kAuto},
+           {"cpu", DeviceChoice::kCpu},
+           {"cuda", DeviceChoice::kCuda}}),
+      IntList(
+          "engine.devices",
+          [](C& c) -> std::vector<int>& { return c.engine.backend.devices; }, 0,
+          1024),
       Choice<ComputeType>(
           "engine.dtype",
           [](C& c) -> ComputeType& { return c.engine.backend.compute; },
-          {{"float32", ComputeType::kF32}, {"bfloat16", ComputeType::kBF16}}),
+          {{"auto", ComputeType::kAuto},
+           {"float32", ComputeType::kF32},
+           {"bfloat16", ComputeType::kBF16},
+           {"float16", ComputeType::kF16}}),
       Int(
           "engine.threads",
           [](C& c) -> int& { return c.engine.backend.threads; }, 0, 1024),
@@ -162,6 +197,12 @@ const std::vector<Key>& Keys() {
           "engine.arena",
           [](C& c) -> uint64_t& { return c.engine.backend.arena_bytes; }, 0,
           kTiB),
+      Bytes(
+          "engine.memory_reserve",
+          [](C& c) -> uint64_t& {
+            return c.engine.backend.memory_reserve_bytes;
+          },
+          0, kTiB),
       Int(
           "engine.tokenizer_threads",
           [](C& c) -> int& { return c.engine.tokenizer_threads; }, 1, 256),

@@ -7,6 +7,7 @@
 #include <prometheus/text_serializer.h>
 
 #include <sstream>
+#include <string>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -80,7 +81,8 @@ constexpr Definition kBatchBytes = {
 // Asked of the engine and of the system when metrics are collected:
 constexpr Definition kArenaBudget = {
     "svdserve_arena_budget_bytes",
-    "Size of the arena: the activation budget of what runs."};
+    "Size of the arena, of all devices together, as the other arena metrics: "
+    "the activation budget of what runs."};
 constexpr Definition kArenaInUse = {
     "svdserve_arena_in_use_bytes",
     "Planned activation peak of the batch that runs now."};
@@ -114,6 +116,13 @@ constexpr Definition kWeights = {
     "svdserve_weight_bytes",
     "Bytes of the weights by form: stored (factored where the model is), "
     "dense_equivalent (if nothing were factored), packed (on the device)."};
+constexpr Definition kDeviceMemory = {
+    "svdserve_device_memory_bytes",
+    "Memory of a device by kind: weights, arena, other (context, captured "
+    "graphs, other processes; 0 on a CPU)."};
+constexpr Definition kDeviceInService = {
+    "svdserve_device_in_service",
+    "1 while the device runs batches, 0 once it was lost."};
 constexpr Definition kBuildInfo = {
     "svdserve_build_info",
     "Always 1; version, backend, dtype and mode are in the labels."};
@@ -195,6 +204,21 @@ void AddEngine(const Engine& engine, Snapshot* out) {
   out->Child({{"form", "dense_equivalent"}},
              engine.dense_equivalent_weight_bytes());
   out->Child({{"form", "packed"}}, backend.weight_bytes);
+  out->Begin(kDeviceMemory);
+  for (size_t i = 0; i < gauges.devices.size(); ++i) {
+    const DeviceGauges& device = gauges.devices[i];
+    const auto add = [&](const char* kind, double bytes) {
+      out->Child({{"device", std::to_string(i)}, {"kind", kind}}, bytes);
+    };
+    add("weights", device.weight_bytes);
+    add("arena", device.arena_bytes);
+    add("other", device.other_bytes);
+  }
+  out->Begin(kDeviceInService);
+  for (size_t i = 0; i < gauges.devices.size(); ++i) {
+    out->Child({{"device", std::to_string(i)}},
+               gauges.devices[i].in_service ? 1 : 0);
+  }
   out->Begin(kBuildInfo);
   out->Child({{"version", SVDSERVE_VERSION},
               {"backend", backend.name},

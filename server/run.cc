@@ -101,6 +101,7 @@ void LogEngine(const Engine& engine, absl::Duration took) {
        {"reason", backend.reason},
        {"dtype", backend.dtype},
        {"mode", backend.mode},
+       {"devices", static_cast<int64_t>(gauges.devices.size())},
        {"arena", FormatBytes(gauges.arena_bytes)},
        {"queue_budget", FormatBytes(gauges.queue_budget_bytes)},
        {"text_budget", FormatBytes(gauges.text_budget_bytes)}});
@@ -135,13 +136,17 @@ int Serve(const Config& config, const std::string& ports_file, Engine* engine,
        {"metrics_port", (*server)->metrics_port()}});
 
   int signal = 0;
-  while (signal == 0) {
+  bool lost = false;
+  while (signal == 0 && !lost) {
     signal = WaitForStop(kHealthInterval);
     (*server)->FollowHealth();
+    lost = engine->Gauges().AllDevicesLost();
   }
   UnblockStopSignals();
-  Log(LogLevel::kInfo, "draining",
-      {{"signal", signal == SIGTERM ? "SIGTERM" : "SIGINT"},
+  Log(lost ? LogLevel::kError : LogLevel::kInfo, "draining",
+      {{"reason", lost                ? "no device is left"
+                  : signal == SIGTERM ? "SIGTERM"
+                                      : "SIGINT"},
        {"grace", absl::FormatDuration(config.drain_grace)},
        {"timeout", absl::FormatDuration(config.drain_timeout)}});
   const bool all_answered = (*server)->Drain();
@@ -149,6 +154,7 @@ int Serve(const Config& config, const std::string& ports_file, Engine* engine,
   static_cast<void>(server->release());
   Log(all_answered ? LogLevel::kInfo : LogLevel::kWarning,
       all_answered ? "drained" : "drain bound reached");
+  if (lost) return kExitNoDevice;
   return all_answered ? kExitOk : kExitDrainBound;
 }
 

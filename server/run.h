@@ -17,6 +17,7 @@ enum ExitCode {
   kExitModel = 66,       // the model could not be loaded
   kExitBind = 69,        // a port could not be bound
   kExitInternal = 70,    // a fault of the server
+  kExitNoDevice = 71,    // every device was lost while it served
   kExitDrainBound = 75,  // the drain's bound was reached: some accepted
                          // requests were answered UNAVAILABLE
   kExitConfig = 78,      // the configuration is wrong
@@ -26,9 +27,10 @@ enum ExitCode {
 // first thread starts: threads inherit that they are blocked.
 void BlockStopSignals();
 
-// Serves until SIGTERM or SIGINT, then drains; a second signal ends the
-// process at once. The ports are written to `ports_file`, if it is not empty,
-// once the server is ready: "grpc PORT" and "metrics PORT", one a line.
+// Serves until SIGTERM or SIGINT, or until no device is left, then drains; a
+// second signal ends the process at once. The ports are written to
+// `ports_file`, if it is not empty, once the server is ready: "grpc PORT" and
+// "metrics PORT", one a line.
 int Run(const Config& config, const std::string& ports_file);
 
 }  // namespace svdserve

@@ -41,10 +41,11 @@ step() {
 # build PRESET: configures and builds.
 build() { cmake --preset "$1" && cmake --build --preset "$1"; }
 
-# Says what the build is made for.
+# Says what the build is made for: CMake's AUTO looks in the same places.
 say_target() {
-  if command -v nvcc >/dev/null; then
-    echo "-- nvcc found, but there is no CUDA backend yet: building for the CPU"
+  if [[ -n ${CUDACXX:-} ]] || command -v nvcc >/dev/null ||
+    [[ -x ${CUDA_HOME:-/usr/local/cuda}/bin/nvcc ]]; then
+    echo "-- nvcc found: building for the CPU and for NVIDIA GPUs"
   else
     echo "-- no nvcc: building for the CPU only"
   fi

@@ -199,6 +199,68 @@ TEST_F(EngineTest, AFailingBatchFailsOnlyItself) {
   EXPECT_TRUE(engine_->Gauges().healthy);
 }
 
+TEST_F(EngineTest, SeveralDevicesWorkOffOneQueue) {
+  devices_ = 2;
+  options_.max_batch_inputs = 1;
+  MustBuild();
+  const int before = backends_[0]->launches + backends_[1]->launches;
+  backends_[0]->Close();
+  backends_[1]->Close();
+  std::vector<std::shared_ptr<Ending>> endings;
+  endings.push_back(SubmitText("a"));
+  endings.push_back(SubmitText("b"));
+  backends_[0]->AwaitBusy();  // while one is busy the other takes what comes
+  backends_[1]->AwaitBusy();
+  backends_[0]->Open();
+  backends_[1]->Open();
+  for (const auto& ending : endings) {
+    ending->Await();
+    EXPECT_TRUE(ending->result().ok());
+  }
+  EXPECT_EQ(backends_[0]->launches + backends_[1]->launches, before + 2);
+  EXPECT_EQ(engine_->Gauges().devices.size(), 2);
+  EXPECT_EQ(engine_->Gauges().arena_bytes, 2 * arena_bytes_);
+}
+
+TEST_F(EngineTest, ALostDeviceLeavesTheOtherServing) {
+  devices_ = 2;
+  MustBuild();
+  backends_[1]->lose = true;
+  int failed = 0;
+  while (!backends_[1]->lost()) {
+    const absl::Status status = Run(TextInput("a")).status();
+    if (status.ok()) continue;
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+    ++failed;
+  }
+  EXPECT_EQ(failed, 1);
+  for (int i = 0; i < 5; ++i) EXPECT_TRUE(Run(TextInput("a")).ok());
+  EXPECT_TRUE(engine_->Gauges().healthy);
+  EXPECT_FALSE(engine_->Gauges().AllDevicesLost());
+}
+
+TEST_F(EngineTest, WithoutADeviceEverythingIsAnsweredUnavailable) {
+  slots_ = 2;
+  MustBuild();
+  backend_->Close();
+  std::vector<std::shared_ptr<Ending>> endings;
+  for (int i = 0; i < 5; ++i) endings.push_back(SubmitText("a"));
+  backend_->AwaitBusy();
+  backend_->lose = true;
+  backend_->Open();
+  for (const auto& ending : endings) {
+    ending->Await();
+    if (ending->result().ok()) continue;  // was on its way before
+    EXPECT_EQ(ending->code(), absl::StatusCode::kUnavailable);
+  }
+  Run(TextInput("a")).IgnoreError();
+  while (!engine_->Gauges().AllDevicesLost()) std::this_thread::yield();
+  EXPECT_FALSE(engine_->Gauges().healthy);
+  const absl::Status later = Run(TextInput("a")).status();
+  EXPECT_EQ(later.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(later.message()), HasSubstr("no device is left"));
+}
+
 TEST_F(EngineTest, FailuresInARowAreUnhealthyUntilAProbeSucceeds) {
   ManualClock clock;
   clock_ = &clock;

@@ -64,6 +64,7 @@ TEST(ConfigTest, EveryKindOfValueIsRead) {
       "model:\n  directory: /m/a b\n"
       "server:\n  listen: '[::1]:0'\n  max_request_bytes: 64 KiB\n"
       "engine:\n  dtype: bfloat16\n  threads: 3\n  gather_window: 1.5ms\n"
+      "  device: cuda\n  devices: 0,2\n"
       "drain: {grace: 5s, timeout: 1m30s}\n"
       "log: {format: json, level: debug}\n",
       "c.yaml");
@@ -72,6 +73,8 @@ TEST(ConfigTest, EveryKindOfValueIsRead) {
   EXPECT_EQ(config->listen, "[::1]:0");
   EXPECT_EQ(config->max_request_bytes, 65536);
   EXPECT_EQ(config->engine.backend.compute, ComputeType::kBF16);
+  EXPECT_EQ(config->engine.backend.device, DeviceChoice::kCuda);
+  EXPECT_EQ(config->engine.backend.devices, std::vector<int>({0, 2}));
   EXPECT_EQ(config->engine.backend.threads, 3);
   EXPECT_EQ(config->engine.gather_window, absl::Microseconds(1500));
   EXPECT_EQ(config->drain_timeout, absl::Seconds(90));
@@ -83,6 +86,7 @@ TEST(ConfigTest, WhatIsPrintedIsReadBack) {
   Config config;
   config.engine.model_directory = "a \"quoted\"\n: # name";
   config.engine.backend.arena_bytes = 12345;
+  config.engine.backend.devices = {1, 3};
   config.drain_grace = absl::Milliseconds(250);
   const std::string printed = PrintConfig(config);
   const auto again = ParseConfig(printed, "c.yaml");
@@ -107,8 +111,10 @@ TEST(ConfigTest, ErrorsNameFileLineKeyAndFix) {
                         "write bytes or a form like 512MiB"));
   EXPECT_THAT(ErrorOf("drain:\n  timeout: 30\n"),
               HasSubstr("write a form like 5ms or 30s, from 0 to 1h"));
-  EXPECT_THAT(ErrorOf("engine:\n  dtype: float16\n"),
-              HasSubstr("\"float16\" is not one of float32, bfloat16"));
+  EXPECT_THAT(ErrorOf("engine:\n  dtype: int8\n"),
+              HasSubstr("\"int8\" is not one of auto, float32, bfloat16"));
+  EXPECT_THAT(ErrorOf("engine:\n  devices: 0,,1\n"),
+              HasSubstr("engine.devices: \"\" is not a whole number"));
   EXPECT_THAT(ErrorOf("server:\n  listen: 50051\n"),
               HasSubstr("server.listen: \"50051\" is not an address"));
 }

@@ -102,6 +102,8 @@ TEST_F(MetricsTest, GaugesAreTheEnginesWhileItIsFollowed) {
   gauges.text_reserved_bytes = 5;
   gauges.queued_inputs = 6;
   gauges.healthy = false;
+  gauges.devices = {{.weight_bytes = 11, .arena_bytes = 12, .other_bytes = 13},
+                    {.in_service = false}};
   engine_.set_gauges(gauges);
   ExpectLine("svdserve_arena_in_use_bytes 1");
   ExpectLine("svdserve_arena_peak_bytes 2");
@@ -111,6 +113,11 @@ TEST_F(MetricsTest, GaugesAreTheEnginesWhileItIsFollowed) {
   ExpectLine("svdserve_text_reserved_bytes 5");
   ExpectLine("svdserve_queued_inputs 6");
   ExpectLine("svdserve_healthy 0");
+  ExpectLine("svdserve_device_memory_bytes{device=\"0\",kind=\"weights\"} 11");
+  ExpectLine("svdserve_device_memory_bytes{device=\"0\",kind=\"arena\"} 12");
+  ExpectLine("svdserve_device_memory_bytes{device=\"0\",kind=\"other\"} 13");
+  ExpectLine("svdserve_device_in_service{device=\"0\"} 1");
+  ExpectLine("svdserve_device_in_service{device=\"1\"} 0");
   ExpectLine("svdserve_weight_bytes{form=\"stored\"} 20");
   ExpectLine("svdserve_weight_bytes{form=\"dense_equivalent\"} 40");
   ExpectLine("svdserve_weight_bytes{form=\"packed\"} 30");
