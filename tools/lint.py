@@ -110,6 +110,8 @@ def compile_commands():
         raise Skip("no build/release; run `cmake --preset release`")
     commands = {}
     for entry in json.loads(database.read_text()):
+        if "nvcc" in entry["command"]:  # emulated, kernels are C++ too
+            continue
         path = pathlib.Path(entry["directory"], entry["file"]).resolve()
         if path.is_relative_to(ROOT) and not path.is_relative_to(BUILD):
             commands[path.relative_to(ROOT)] = entry["command"]
@@ -153,6 +155,21 @@ def check_directions():
     return good
 
 
+def cuda_headers():
+    """The folder of the CUDA toolkit's headers; none if there is no toolkit."""
+    for home in (os.environ.get("CUDA_HOME"), "/usr/local/cuda"):
+        if home and pathlib.Path(home, "include/cuda_runtime_api.h").exists():
+            return [str(pathlib.Path(home, "include"))]
+    return []
+
+
+def needs_cuda(path):
+    headers = [path, *own_headers(path)]
+    return any(name.startswith("cuda_") or name.startswith("vector_functions")
+               for header in headers for quote, name in includes(header)
+               if quote == "<")
+
+
 def check_headers():
     """Every header compiles alone.
 
@@ -170,9 +187,14 @@ def check_headers():
     base = [compiler[0], "-std=c++20", "-fsyntax-only", "-Wall", "-Wextra",
             "-Wno-pragma-once-outside-header", "-I", ".",
             "-isystem", str(BUILD / "proto/gen"), "-x", "c++"]
+    cuda = cuda_headers()
+    base[base.index("-x"):base.index("-x")] = [
+        flag for folder in cuda for flag in ("-isystem", folder)]
     jobs = []
     for path in sources(".h"):
         if path not in proven and not path.name.endswith(("-inl.h", ".cuh")):
+            if not cuda and needs_cuda(path):
+                continue
             command = [*base, str(path)]
             jobs.append((path, command, fingerprint(path, command)))
     return check_each("headers", jobs)
