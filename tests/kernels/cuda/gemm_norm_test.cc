@@ -28,7 +28,7 @@ class HalfLayer {
     beta_ = random->Normal(hidden);
   }
 
-  void DropBias() { bias_.clear(); }
+  void DropBias() { biased_ = false; }
   void SetResidual(float x) { x_.assign(x_.size(), x); }
 
   std::vector<uint16_t> Run() const { return RunRows(0, rows_); }
@@ -58,7 +58,7 @@ class HalfLayer {
     for (int i = 0; i < rows_; ++i) {
       for (int j = 0; j < hidden_; ++j) {
         double value = x_[i * hidden_ + j];
-        if (!bias_.empty()) value += bias_[j];
+        if (biased_) value += bias_[j];
         for (int k = 0; k < in_; ++k) {
           value += double{y_[i * in_ + k]} * w_[j * in_ + k];
         }
@@ -101,7 +101,7 @@ class HalfLayer {
     params.y = y_device.data();
     params.y_stride = y_stride;
     params.w = w_device.data();
-    params.bias = bias_.empty() ? nullptr : bias_device.data();
+    params.bias = biased_ ? bias_device.data() : nullptr;
     params.gamma = gamma_device.data();
     params.beta = beta_device.data();
     params.eps = kEps;
@@ -121,6 +121,7 @@ class HalfLayer {
 
   Type type_;
   int rows_, in_, hidden_;
+  bool biased_ = true;
   std::vector<float> y_, x_, w_, bias_, gamma_, beta_;
 };
 

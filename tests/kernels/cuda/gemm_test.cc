@@ -48,16 +48,12 @@ class Product {
     x_ = Rounded(type, random->Normal(size_t{1} * shape.rows * shape.in));
     w_ = Rounded(type, random->Normal(weights, deviation));
     bias_ = random->Normal(shape.out);
-    if (!shape.gated) return;
     gate_ = Rounded(type, random->Normal(weights, deviation));
     gate_bias_ = random->Normal(shape.out);
   }
 
   void Activate(Activation activation) { activation_ = activation; }
-  void DropBiases() {
-    bias_.clear();
-    gate_bias_.clear();
-  }
+  void DropBiases() { biased_ = false; }
 
   std::vector<uint16_t> Run() const { return RunRows(0, shape_.rows, -1); }
   std::vector<uint16_t> RunTile(int tile) const {
@@ -87,10 +83,11 @@ class Product {
     params.x = x_device.data();
     params.x_stride = x_stride;
     params.w = w_device.data();
-    params.bias = bias_.empty() ? nullptr : bias_device.data();
+    params.bias = biased_ ? bias_device.data() : nullptr;
     params.activation = activation_;
-    params.gate = gate_.empty() ? nullptr : gate_device.data();
-    params.gate_bias = gate_bias_.empty() ? nullptr : gate_bias_device.data();
+    params.gate = shape_.gated ? gate_device.data() : nullptr;
+    params.gate_bias =
+        shape_.gated && biased_ ? gate_bias_device.data() : nullptr;
     params.y = y_device.data();
     params.y_stride = y_stride;
     EXPECT_TRUE(Ran(tile < 0
@@ -121,7 +118,7 @@ class Product {
     std::vector<double> sums(size_t{1} * shape_.rows * shape_.out);
     for (int i = 0; i < shape_.rows; ++i) {
       for (int j = 0; j < shape_.out; ++j) {
-        double sum = bias.empty() ? 0 : bias[j];
+        double sum = biased_ ? bias[j] : 0;
         for (int k = 0; k < shape_.in; ++k) {
           sum += double{x_[i * shape_.in + k]} * w[j * shape_.in + k];
         }
@@ -150,6 +147,7 @@ class Product {
   Type type_;
   Shape shape_;
   Activation activation_ = Activation::kNone;
+  bool biased_ = true;
   std::vector<float> x_, w_, bias_, gate_, gate_bias_;
 };
 
