@@ -16,12 +16,12 @@ inline constexpr int kAttentionKeys = 64;  // keys of one softmax block
 
 struct AttentionParams {
   Type type = Type::kBF16;
-  int sequences = 0;      // 0 launches nothing
-  int max_tokens = 0;     // no sequence is longer
-  int heads = 0;          // of queries
-  int kv_heads = 0;       // divides heads: grouped-query attention
-  int qk_dim = 0;         // a multiple of 16, 16 to 128
-  int v_dim = 0;          // a multiple of 16, 16 to 128
+  int sequences = 0;   // 0 launches nothing
+  int max_tokens = 0;  // no sequence is longer
+  int heads = 0;       // of queries
+  int kv_heads = 0;    // divides heads: grouped-query attention
+  int qk_dim = 0;      // a multiple of 16, 16 to 128
+  int v_dim = 0;       // a multiple of 16, 16 to 128
   bool causal = false;
   // Keys further than these from the query are not seen; -1: no limit.
   int window_left = -1;
@@ -30,7 +30,7 @@ struct AttentionParams {
   // On the device: where each sequence starts, in rows of q, k, v and out
   // after first_row was subtracted. An empty sequence is skipped.
   const int32_t* cu_seqlens = nullptr;  // [sequences + 1]
-  int first_row = 0;  // q, k, v and out point at this row of the batch
+  int first_row = 0;        // q, k, v and out point at this row of the batch
   const void* q = nullptr;  // [rows, heads, qk_dim]
   const void* k = nullptr;  // [rows, kv_heads, qk_dim]
   const void* v = nullptr;  // [rows, kv_heads, v_dim]

@@ -20,16 +20,16 @@ struct FusedFfnParams {
   int intermediate = 0;  // a multiple of 32
   int out_rank = 0;      // r2, a multiple of 16
   Activation activation = Activation::kGelu;
-  const void* p = nullptr;   // [rows, in_rank], rows p_stride elements apart
-  int64_t p_stride = 0;      // a multiple of 8
-  const void* v1 = nullptr;  // [intermediate, in_rank]
+  const void* p = nullptr;    // [rows, in_rank], rows p_stride elements apart
+  int64_t p_stride = 0;       // a multiple of 8
+  const void* v1 = nullptr;   // [intermediate, in_rank]
   const float* b1 = nullptr;  // [intermediate], or null
   // Gated: act(p·V1ᵀ + b1) * (p·Gᵀ + gate_bias). Null: not gated.
   const void* gate = nullptr;        // [intermediate, in_rank]
   const float* gate_bias = nullptr;  // [intermediate], or null
-  const void* u2 = nullptr;  // [out_rank, intermediate]
-  void* z = nullptr;         // [rows, out_rank], rows z_stride elements apart
-  int64_t z_stride = 0;      // a multiple of 8
+  const void* u2 = nullptr;          // [out_rank, intermediate]
+  void* z = nullptr;     // [rows, out_rank], rows z_stride elements apart
+  int64_t z_stride = 0;  // a multiple of 8
 };
 
 // Whether the kernel's table has these ranks on such a device.

@@ -20,9 +20,9 @@ enum class Activation { kNone, kGelu, kGeluTanh, kRelu, kSilu };
 
 // What the launchers' tables depend on; read once from the device.
 struct DeviceLimits {
-  int sm = 80;                 // 80, 86, 89, 90
+  int sm = 80;  // 80, 86, 89, 90
   int multiprocessors = 0;
-  int shared_bytes = 0;        // most dynamic shared memory of one block
+  int shared_bytes = 0;  // most dynamic shared memory of one block
 };
 
 }  // namespace svdserve::cuda
