@@ -21,7 +21,7 @@ class DeviceRuntime : public CudaRuntime {
  public:
   explicit DeviceRuntime(int index) { device_.index = index; }
   ~DeviceRuntime() override {
-    if (stream_ != nullptr && Use() == cudaSuccess) {
+    if (stream_ != nullptr && DeviceRuntime::Use() == cudaSuccess) {
       static_cast<void>(cudaStreamDestroy(stream_));
     }
   }
