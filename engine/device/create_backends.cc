@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <memory>
 #include <numeric>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -95,7 +96,12 @@ absl::StatusOr<std::vector<std::unique_ptr<Backend>>> CreateBackends(
   // A GPU that is there but short of memory is for the operator to see.
   const bool use_cpu = absl::IsUnavailable(backends.status()) ||
                        absl::IsUnimplemented(backends.status());
-  if (options.device == DeviceChoice::kCuda || !use_cpu) return backends;
+  if (options.device == DeviceChoice::kCuda && !backends.ok()) {
+    return absl::Status(
+        backends.status().code(),
+        absl::StrCat("a GPU was asked for, but ", backends.status().message()));
+  }
+  if (!use_cpu) return backends;
   return CreateCpu(model, options, std::string(backends.status().message()));
 }
 

@@ -70,8 +70,10 @@ class DeviceRuntime : public CudaRuntime {
 
   cudaError_t Capture(std::function<cudaError_t()> launches,
                       std::unique_ptr<CudaGraph>* graph) override {
+    // Relaxed: a kernel's first launch loads its code, which the other modes
+    // may refuse.
     cudaError_t error =
-        cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal);
+        cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed);
     if (error != cudaSuccess) return Forget(error);
     const cudaError_t launched = launches();
     cudaGraph_t captured = nullptr;
