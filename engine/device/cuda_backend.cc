@@ -20,6 +20,8 @@ constexpr int kBatchInputs = 512;
 // that launching them costs nothing.
 constexpr int kFullSpeedTokens = 16384;
 
+// Larger batches run for longer than it takes to launch their kernels.
+constexpr int kMostGraphTokens = 4096;
 // Graphs of 1 to 2 MiB each on the device.
 constexpr int kGraphsKept = 64;
 
@@ -273,9 +275,7 @@ absl::Status CudaBackend::Enqueue(Slot* slot, const Plan& plan,
   status = Note("copying the inputs",
                 runtime_->CopyIn(arena_.data() + inputs.offset,
                                  staging.inputs(), inputs.bytes));
-  if (status.ok()) {
-    status = plan.IsSingleChunk() ? RunGraph(plan) : RunPlan(plan, batch);
-  }
+  if (status.ok()) status = RunPlan(plan, batch);
   if (status.ok()) {
     status = Note("copying the outputs",
                   runtime_->CopyOut(staging.outputs(), encoder_.Output(plan),
@@ -287,6 +287,19 @@ absl::Status CudaBackend::Enqueue(Slot* slot, const Plan& plan,
 }
 
 absl::Status CudaBackend::RunPlan(const Plan& plan, const PackedBatch& batch) {
+  const bool small =
+      plan.shape.tokens <= kMostGraphTokens && plan.IsSingleChunk();
+  CudaGraph* graph = small ? graphs_.Find(plan) : nullptr;
+  if (graph == nullptr && small && graphs_.ComesAgain(plan)) {
+    absl::Status status = CaptureGraph(plan, &graph);
+    if (!status.ok()) return status;
+  }
+  if (graph == nullptr) return RunKernels(plan, batch);
+  return Note("launching a graph", runtime_->Run(graph));
+}
+
+absl::Status CudaBackend::RunKernels(const Plan& plan,
+                                     const PackedBatch& batch) {
   const BatchShape shape = batch.Shape();
   const cudaError_t error =
       encoder_.Run(plan, {.rows = shape.tokens,
@@ -295,15 +308,6 @@ absl::Status CudaBackend::RunPlan(const Plan& plan, const PackedBatch& batch) {
                           .offsets = batch.cu_seqlens.data()});
   if (error == cudaSuccess) return absl::OkStatus();
   return Note(encoder_.FailedStep().c_str(), error);
-}
-
-absl::Status CudaBackend::RunGraph(const Plan& plan) {
-  CudaGraph* graph = graphs_.Find(plan);
-  if (graph == nullptr) {
-    absl::Status status = CaptureGraph(plan, &graph);
-    if (!status.ok()) return status;
-  }
-  return Note("launching a graph", runtime_->Run(graph));
 }
 
 // The graph runs the whole bucket, whatever part of it a batch fills.

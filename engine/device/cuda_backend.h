@@ -1,9 +1,9 @@
 // A GPU behind the Backend interface: two slots, one stream, one arena.
 //
 // Launch() puts into the stream: one copy of the inputs, the plan's kernels (a
-// captured graph if the plan has one chunk a step), one copy of the outputs and
-// an event; Collect() waits for that event. A batch is packed, planned and
-// launched while the one before it runs.
+// captured graph for small batches of a shape that comes often), one copy of
+// the outputs and an event; Collect() waits for that event. A batch is packed,
+// planned and launched while the one before it runs.
 //
 // Driven by one thread; lost() and OtherDeviceBytes() are for any. After an
 // error that leaves the device unusable every launch fails with UNAVAILABLE;
@@ -72,7 +72,7 @@ class CudaBackend final : public Backend {
   absl::Status Validate(const Plan& plan, const PackedBatch& batch) const;
   absl::Status Enqueue(Slot* slot, const Plan& plan, const PackedBatch& batch);
   absl::Status RunPlan(const Plan& plan, const PackedBatch& batch);
-  absl::Status RunGraph(const Plan& plan);
+  absl::Status RunKernels(const Plan& plan, const PackedBatch& batch);
   absl::Status CaptureGraph(const Plan& plan, CudaGraph** graph);
   // CudaStatus(), and remembers whether the device is lost.
   absl::Status Note(const char* what, cudaError_t error);

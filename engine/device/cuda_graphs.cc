@@ -1,5 +1,6 @@
 #include "engine/device/cuda_graphs.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace svdserve {
@@ -13,6 +14,13 @@ CudaGraph* CudaGraphs::Find(const Plan& plan) {
     return entry->graph.get();
   }
   return nullptr;
+}
+
+bool CudaGraphs::ComesAgain(const Plan& plan) {
+  if (std::ranges::find(recent_, plan.shape) != recent_.end()) return true;
+  recent_[next_recent_] = plan.shape;
+  next_recent_ = (next_recent_ + 1) % static_cast<int>(recent_.size());
+  return false;
 }
 
 CudaGraph* CudaGraphs::Keep(const Plan& plan,

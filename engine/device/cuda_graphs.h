@@ -3,11 +3,17 @@
 // Bounded: the graph that was used longest ago makes room for a new one, so
 // that device memory does not creep. Not thread-safe but for the counts.
 //
-//   CudaGraph* graph = graphs.Find(plan);   // null: capture one, then
-//   graph = graphs.Keep(plan, std::move(captured));
+// A capture takes longer than it saves the first time, so a bucket gets its
+// graph when it comes again.
+//
+//   CudaGraph* graph = graphs.Find(plan);
+//   if (graph == nullptr && graphs.ComesAgain(plan)) {
+//     graph = graphs.Keep(plan, std::move(captured));
+//   }
 #ifndef SVDSERVE_ENGINE_DEVICE_CUDA_GRAPHS_H_
 #define SVDSERVE_ENGINE_DEVICE_CUDA_GRAPHS_H_
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <list>
@@ -24,6 +30,8 @@ class CudaGraphs {
 
   // The graph of an equal plan; null if there is none. Allocates nothing.
   CudaGraph* Find(const Plan& plan);
+  // Whether a plan of this shape was asked about a short while ago.
+  bool ComesAgain(const Plan& plan);
   // `capacity` must be more than the batches that may be under way: the graph
   // that is dropped is not among them.
   CudaGraph* Keep(const Plan& plan, std::unique_ptr<CudaGraph> graph);
@@ -38,7 +46,9 @@ class CudaGraphs {
     std::unique_ptr<CudaGraph> graph;
   };
   const int capacity_;
-  std::list<Entry> entries_;  // the one used last comes first
+  std::list<Entry> entries_;                 // the one used last comes first
+  std::array<BatchShape, 256> recent_ = {};  // the oldest is at next_recent_
+  int next_recent_ = 0;
   std::atomic<int64_t> captured_{0};
 };
 

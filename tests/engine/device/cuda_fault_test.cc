@@ -87,6 +87,7 @@ TEST_F(CudaFaultTest, ALaunchThatFailsFailsItsBatchOnly) {
 
 TEST_F(CudaFaultTest, ACaptureThatFailsIsTriedAgain) {
   ASSERT_NO_FATAL_FAILURE(Create());
+  EXPECT_TRUE(Run(whole_).ok());  // a first time is not captured
   faults_.Inject(Faults::kCapture, 1, cudaErrorMemoryAllocation);
   EXPECT_EQ(Run(whole_).code(), absl::StatusCode::kResourceExhausted);
   EXPECT_TRUE(Run(whole_).ok());
@@ -95,6 +96,7 @@ TEST_F(CudaFaultTest, ACaptureThatFailsIsTriedAgain) {
 TEST_F(CudaFaultTest, WhateverFailsIsSaidAndPasses) {
   ASSERT_NO_FATAL_FAILURE(Create());
   const Rows before = backend_->Run(whole_, batch_);
+  EXPECT_EQ(backend_->Run(whole_, batch_), before);
   for (const Faults::Call call :
        {Faults::kUse, Faults::kCopyIn, Faults::kRunGraph, Faults::kCopyOut,
         Faults::kRecord, Faults::kWait}) {
