@@ -1,8 +1,8 @@
 // The device side of the fused FFN. Per step of kStepColumns intermediate
 // columns, a block
-//   1. computes h = act(p·V1ᵀ + b1): each warp 32 rows and half of the columns;
-//      rounded, it goes to shared memory;
-//   2. adds h·U2ᵀ to z: each warp 32 rows and half of z's columns, in fp32
+//   1. computes h = act(p·V1ᵀ + b1): each warp 32 rows and its share of the
+//      columns; rounded, it goes to shared memory;
+//   2. adds h·U2ᵀ to z: each warp 32 rows and its share of z's columns, in fp32
 //      registers.
 // Warps of 32 rows, since at 16 every fragment of a weight would be read from
 // shared memory twice as often, which would take longer than the products.
@@ -28,13 +28,14 @@ namespace svdserve::cuda::fused_ffn {
 constexpr int kWarp = 32;
 constexpr int kWarpRows = 32;
 constexpr int kRowTiles = kWarpRows / 16;
-constexpr int kColumnGroups = 2;  // warps that share rows
-constexpr int kSchedulers = 4;    // of a multiprocessor; warp w is on w % 4
-constexpr int kChunk = 8;         // elements of a 16-byte copy
+constexpr int kSchedulers = 4;  // of a multiprocessor; warp w is on w % 4
+constexpr int kChunk = 8;       // elements of a 16-byte copy
+constexpr int kPanel = 64;      // columns that take 128 bytes: all banks
+constexpr int kPanelBytes = kPanel * kElementBytes;  // of a row
 
 // What a kernel is compiled for.
 template <typename T, int kBlockRows, int kStep, int kOut, bool kGated,
-          bool kGelu>
+          bool kGelu, int kSharing = 2>
 struct Config {
   using Element = T;
   static constexpr int kRows = kBlockRows;
@@ -43,6 +44,7 @@ struct Config {
   static constexpr int kWeights = kGated ? 2 : 1;
   static constexpr bool kGeluOnly = kGelu;  // else the parameters say which
 
+  static constexpr int kColumnGroups = kSharing;  // warps that share rows
   static constexpr int kThreads = kRows / kWarpRows * kColumnGroups * kWarp;
   // Of one warp.
   static constexpr int kHidden = kStep / kColumnGroups;
@@ -51,26 +53,30 @@ struct Config {
   static_assert(kHiddenTiles % 2 == 0 && kOutTiles % 2 == 0);
 };
 
-// Where things are in shared memory, in bytes. Rows of p and V1 are padded by a
-// chunk: the same chunk of eight rows then lies in different banks.
+// Where things are in shared memory, in bytes. p and V1 are panels of kPanel
+// columns, one after another, each a SharedTile: a copy into padded rows would
+// touch twice as many lines. The gate's rows of a panel follow V1's.
 template <typename C>
 struct Layout {
-  int pitch;  // elements between rows of p and of V1
-  int v1;     // after p
-  int u2;     // SharedTile [kOutColumns, kStepColumns]
-  int h;      // two SharedTiles [kRows, kStepColumns]
-  int bias;   // [2][kWeights][kStepColumns] float
+  int panels;
+  int v1;    // after p
+  int u2;    // SharedTile [kOutColumns, kStepColumns]
+  int h;     // two SharedTiles [kRows, kStepColumns]
+  int bias;  // [2][kWeights][kStepColumns] float
   int end;
 
+  static constexpr int kRowPanelBytes = C::kRows * kPanelBytes;
+  static constexpr int kInPanelBytes =
+      C::kWeights * C::kStepColumns * kPanelBytes;
   static constexpr int kHiddenBytes =
       C::kRows * C::kStepColumns * kElementBytes;
   static constexpr int kBiasBytes = C::kWeights * C::kStepColumns * 4;
   static constexpr int kStagedPitch = C::kOutColumns + kChunk;
 
   __host__ __device__ explicit constexpr Layout(int in_rank)
-      : pitch(in_rank + kChunk),
-        v1(C::kRows * pitch * kElementBytes),
-        u2(v1 + C::kWeights * C::kStepColumns * pitch * kElementBytes),
+      : panels((in_rank + kPanel - 1) / kPanel),
+        v1(panels * kRowPanelBytes),
+        u2(v1 + panels * kInPanelBytes),
         h(u2 + C::kOutColumns * C::kStepColumns * kElementBytes),
         bias(h + 2 * kHiddenBytes),
         end(bias + 2 * kBiasBytes) {}
@@ -120,32 +126,24 @@ class Block {
     __syncthreads();
   }
 
-  // A [kTileRows, in_rank] tile, copied by eight threads per row; zeros from
-  // `valid_rows` on.
+  // All panels of kTileRows rows; zeros from `valid_rows` and in_rank on.
   template <int kTileRows>
-  __device__ void LoadTile(T* tile, const T* source, int64_t stride,
-                           int valid_rows) {
-    constexpr int kRowsAtOnce = C::kThreads / 8;
-    static_assert(kTileRows % kRowsAtOnce == 0);
-    const int row = threadIdx.x / 8;
-    tile += row * layout_.pitch;
-    source += row * stride;
+  __device__ void LoadPanels(unsigned char* to, int panel_bytes,
+                             const void* matrix, int first_row, int64_t stride,
+                             int valid_rows) {
+    const T* from = static_cast<const T*>(matrix) + first_row * stride;
 #pragma unroll 1
-    for (int c = threadIdx.x % 8 * kChunk; c < params_.in_rank;
-         c += 8 * kChunk) {
-#pragma unroll
-      for (int i = 0; i < kTileRows; i += kRowsAtOnce) {
-        CopyAsync16(tile + i * layout_.pitch + c, source + i * stride + c,
-                    row + i < valid_rows);
-      }
+    for (int column = 0; column < params_.in_rank; column += kPanel) {
+      CopyTile<kPanel, kTileRows, C::kThreads>(
+          to, from + column, stride, params_.in_rank - column, 0, valid_rows);
+      to += panel_bytes;
     }
   }
 
   __device__ void LoadRows() {
     const int first = blockIdx.x * C::kRows;
-    LoadTile<C::kRows>(
-        P(), static_cast<const T*>(params_.p) + first * params_.p_stride,
-        params_.p_stride, params_.rows - first);
+    LoadPanels<C::kRows>(shared_, Layout<C>::kRowPanelBytes, params_.p, first,
+                         params_.p_stride, params_.rows - first);
   }
 
   // A step's tile of V1 and of the bias; zeros past the intermediate width.
@@ -153,11 +151,9 @@ class Block {
     const int first = step * C::kStepColumns;
     const int valid = params_.intermediate - first;
     for (int w = 0; w < C::kWeights; ++w) {
-      const T* weight =
-          static_cast<const T*>(w == 0 ? params_.v1 : params_.gate);
-      LoadTile<C::kStepColumns>(V1() + w * C::kStepColumns * layout_.pitch,
-                                weight + int64_t{first} * params_.in_rank,
-                                params_.in_rank, valid);
+      LoadPanels<C::kStepColumns>(
+          V1() + w * C::kStepColumns * kPanelBytes, Layout<C>::kInPanelBytes,
+          w == 0 ? params_.v1 : params_.gate, first, params_.in_rank, valid);
       const float* bias = w == 0 ? params_.b1 : params_.gate_bias;
       const int c = threadIdx.x * 4;
       if (c < C::kStepColumns) {
@@ -183,16 +179,20 @@ class Block {
     uint32_t v1[C::kWeights][C::kHiddenTiles / 2][4];
   };
 
-  // From the lane's rows of the tiles, at the 16 columns.
-  __device__ void LoadFragments(const T* p, const T* v1, Fragments& f) const {
-    const int rows16 = 16 * layout_.pitch;
+  // From the lane's places in the first of the panels' 16-row pieces.
+  __device__ static void LoadFragments(const unsigned char* p,
+                                       const unsigned char* v1, Fragments& f) {
+    constexpr int kPieceBytes = 16 * kPanelBytes;
 #pragma unroll
-    for (int m = 0; m < kRowTiles; ++m) LoadMatrix4(f.p[m], p + m * rows16);
+    for (int m = 0; m < kRowTiles; ++m) {
+      LoadMatrix4(f.p[m], p + m * kPieceBytes);
+    }
 #pragma unroll
     for (int w = 0; w < C::kWeights; ++w) {
 #pragma unroll
       for (int n = 0; n < C::kHiddenTiles / 2; ++n) {
-        LoadMatrix4(f.v1[w][n], v1 + (w * (C::kStepColumns / 16) + n) * rows16);
+        LoadMatrix4(f.v1[w][n],
+                    v1 + (w * (C::kStepColumns / 16) + n) * kPieceBytes);
       }
     }
   }
@@ -212,41 +212,56 @@ class Block {
     }
   }
 
-  // sum = p·V1ᵀ of the warp's rows and its half of the step's columns. The next
-  // fragments are on their way while the tensor cores have these.
+  // sum = p·V1ᵀ of the warp's rows and its share of the step's columns. The
+  // next fragments are on their way while the tensor cores have these. Of a
+  // panel's 128 bytes, the permutation moves the 16 columns that begin 32 or 64
+  // bytes further by the same bits of the offset.
   __device__ void MultiplyIn() {
     const int lane = Lane();
-    const T* p =
-        P() + (FirstRow() + lane % 16) * layout_.pitch + lane / 16 * kChunk;
-    const T* v1 = V1() +
-                  (ColumnGroup() * C::kHidden + lane % 8 + lane / 16 * 8) *
-                      layout_.pitch +
-                  lane / 8 % 2 * kChunk;
-    const T* end = p + params_.in_rank;
+    const unsigned char* p = shared_ + (FirstRow() + lane % 16) * kPanelBytes;
+    const unsigned char* v1 =
+        V1() +
+        (ColumnGroup() * C::kHidden + lane % 8 + lane / 16 * 8) * kPanelBytes;
+    int p_at = ((lane / 16) ^ (lane % 8)) << 4;
+    int v1_at = ((lane / 8 % 2) ^ (lane % 8)) << 4;
     sum_ = {};
     Fragments even, odd;
-    LoadFragments(p, v1, even);
+    LoadFragments(p + p_at, v1 + v1_at, even);
 #pragma unroll 1
-    for (; p + 16 < end; p += 32, v1 += 32) {
-      LoadFragments(p + 16, v1 + 16, odd);
+    for (int k = 0; k < params_.in_rank; k += 32) {
+      LoadFragments(p + (p_at ^ 32), v1 + (v1_at ^ 32), odd);
       AddProducts(even);
-      if (p + 32 < end) LoadFragments(p + 32, v1 + 32, even);
+      p_at ^= 64;
+      v1_at ^= 64;
+      if (k % kPanel != 0) {
+        p += Layout<C>::kRowPanelBytes;
+        v1 += Layout<C>::kInPanelBytes;
+      }
+      if (k + 32 < params_.in_rank) {
+        LoadFragments(p + p_at, v1 + v1_at, even);
+      }
       AddProducts(odd);
     }
-    if (p < end) AddProducts(even);
   }
 
   // h = act(sum + bias) of a step, to shared memory.
   template <Activation kActivation>
   __device__ void ActivateAs(int step) {
-    const int first = ColumnGroup() * C::kHidden + Lane() % 4 * 2;
+    const int first_chunk = ColumnGroup() * C::kHiddenTiles;
+    const int column = Lane() % 4 * 2;  // of a chunk
+    const float* biases = Bias(step, 0) + first_chunk * kChunk + column;
+    const int row = FirstRow() + Lane() / 4;
+    unsigned char* h = H(step) + row * Tile::kRowBytes + column * kElementBytes;
 #pragma unroll
     for (int n = 0; n < C::kHiddenTiles; ++n) {
-      const int column = first + n * 8;
+      // Eight rows further down the permutation is the same.
+      unsigned char* chunk =
+          h + (((first_chunk + n) ^ Tile::Permutation(row)) << 4);
       float2 bias[C::kWeights];
 #pragma unroll
       for (int w = 0; w < C::kWeights; ++w) {
-        bias[w] = *reinterpret_cast<const float2*>(Bias(step, w) + column);
+        bias[w] = *reinterpret_cast<const float2*>(
+            biases + w * C::kStepColumns + n * kChunk);
       }
 #pragma unroll
       for (int m = 0; m < kRowTiles; ++m) {
@@ -260,10 +275,8 @@ class Block {
             x *= gates[0] + bias[1].x;
             y *= gates[1] + bias[1].y;
           }
-          const int row = FirstRow() + m * 16 + half * 8 + Lane() / 4;
           *reinterpret_cast<uint32_t*>(
-              H(step) + Tile::Offset(row, column / kChunk) +
-              column % kChunk * kElementBytes) = Pack<T>(x, y);
+              chunk + (m * 16 + half * 8) * Tile::kRowBytes) = Pack<T>(x, y);
         }
       }
     }
@@ -319,7 +332,8 @@ class Block {
     constexpr int kPitch = Layout<C>::kStagedPitch;
     constexpr int kColumns = C::kOutTiles * 8;
     const int first_column = ColumnGroup() * kColumns;
-    T* staged = P() + FirstRow() * kPitch + first_column;
+    T* staged =
+        reinterpret_cast<T*>(shared_) + FirstRow() * kPitch + first_column;
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
@@ -348,10 +362,7 @@ class Block {
     }
   }
 
-  __device__ T* P() const { return reinterpret_cast<T*>(shared_); }
-  __device__ T* V1() const {
-    return reinterpret_cast<T*>(shared_ + layout_.v1);
-  }
+  __device__ unsigned char* V1() const { return shared_ + layout_.v1; }
   __device__ unsigned char* H(int step) const {
     return shared_ + layout_.h + step % 2 * Layout<C>::kHiddenBytes;
   }
@@ -363,9 +374,9 @@ class Block {
 
   __device__ static int Lane() { return threadIdx.x % kWarp; }
   __device__ static int Warp() { return threadIdx.x / kWarp; }
-  __device__ static int ColumnGroup() { return Warp() % kColumnGroups; }
+  __device__ static int ColumnGroup() { return Warp() % C::kColumnGroups; }
   __device__ static int FirstRow() {
-    return Warp() / kColumnGroups * kWarpRows;
+    return Warp() / C::kColumnGroups * kWarpRows;
   }
 
   const FusedFfnParams& params_;

@@ -43,6 +43,9 @@ double Apply(Activation activation, double x) {
 DeviceLimits ForTallBlocks() {
   return {90, 0, kOnDevice ? TestLimits().shared_bytes : 227 << 10};
 }
+DeviceLimits ForLowBlocks() {
+  return {90, 1 << 20, ForTallBlocks().shared_bytes};
+}
 DeviceLimits ForShortBlocks() { return {86, 1 << 20, 99 << 10}; }
 
 class FusedFfnTest : public testing::TestWithParam<Type> {
@@ -215,6 +218,7 @@ TEST_P(FusedFfnTest, MatchesTheReferenceAtEveryRank) {
     SCOPED_TRACE(testing::Message() << in_rank << " -> " << out_rank);
     Make({.rows = 33, .in_rank = in_rank, .out_rank = out_rank});
     ExpectAccurate(Fused(ForTallBlocks()));
+    ExpectAccurate(Fused(ForLowBlocks()));
     ExpectAccurate(Fused(ForShortBlocks()));
   }
 }
@@ -223,7 +227,8 @@ TEST_P(FusedFfnTest, WritesItsRowsAndNothingElse) {
   for (const int rows : {1, 15, 64, 100, 128, 130}) {
     SCOPED_TRACE(rows);
     Make({.rows = rows});
-    for (const auto& limits : {ForTallBlocks(), ForShortBlocks()}) {
+    for (const auto& limits :
+         {ForTallBlocks(), ForLowBlocks(), ForShortBlocks()}) {
       const std::vector<uint16_t> z = Fused(limits);
       ExpectAccurate(z);
       for (size_t i = 0; i < z.size(); ++i) {
@@ -260,6 +265,7 @@ TEST_P(FusedFfnTest, IntermediateMayEndWithinAStep) {
   for (const int intermediate : {32, 64, 160}) {
     Make({.rows = 20, .intermediate = intermediate});
     ExpectAccurate(Fused(ForTallBlocks()));
+    ExpectAccurate(Fused(ForLowBlocks()));
     ExpectAccurate(Fused(ForShortBlocks()));
   }
 }
@@ -267,6 +273,7 @@ TEST_P(FusedFfnTest, IntermediateMayEndWithinAStep) {
 TEST_P(FusedFfnTest, BitsDependOnTheRowAlone) {
   Make({.rows = 140, .out_rank = 176});
   const std::vector<uint16_t> all = Rows(Fused(ForTallBlocks()));
+  EXPECT_EQ(Rows(Fused(ForLowBlocks())), all);
   EXPECT_EQ(Rows(Fused(ForShortBlocks())), all);
   for (const int row : {0, 63, 127, 139}) {
     const std::vector<uint16_t> one = Fused(ForTallBlocks(), row, 1);
