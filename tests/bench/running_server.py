@@ -18,6 +18,7 @@ class RunningServer:
     def __init__(self, svdserve, model, **engine):
         """`engine`: keys of the config's engine section."""
         self.svdserve, self.exit_code = svdserve, None
+        self.log = None  # a file for the log; None: our own stderr
         self.config = {  # JSON is YAML
             "model": {"directory": str(pathlib.Path(model).resolve())},
             "server": {"listen": "127.0.0.1:0"},
@@ -31,7 +32,7 @@ class RunningServer:
         config, ports = folder / "config.yaml", folder / "ports"
         config.write_text(json.dumps(self.config))
         self.process = subprocess.Popen(
-            [self.svdserve, "--config", config, "--ports-file", ports])
+            [self.svdserve, "--config", config, "--ports-file", ports], stderr=self.log)
         deadline = time.monotonic() + START_SECONDS
         while not (ports.exists() and ports.read_text().endswith("\n")):
             if self.process.poll() is not None or time.monotonic() > deadline:
