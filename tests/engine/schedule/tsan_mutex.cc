@@ -69,6 +69,38 @@ void Mutex::Unlock() {
   real(this);
 }
 
+#if ABSL_LTS_RELEASE_VERSION >= 20240116  // all waits come here, inline
+
+bool Mutex::AwaitCommon(const Condition& condition,
+                        synchronization_internal::KernelTimeout timeout) {
+  static const auto real = Library<bool (*)(
+      Mutex*, const Condition&, synchronization_internal::KernelTimeout)>(
+      "5Mutex11AwaitCommonERKN@9ConditionE"
+      "N@24synchronization_internal13KernelTimeoutE");
+  __tsan_release(this);
+  bool met;
+  {
+    const IgnoreReads ignore;
+    met = real(this, condition, timeout);
+  }
+  __tsan_acquire(this);
+  return met;
+}
+
+bool CondVar::WaitCommon(Mutex* mu,
+                         synchronization_internal::KernelTimeout timeout) {
+  static const auto real = Library<bool (*)(
+      CondVar*, Mutex*, synchronization_internal::KernelTimeout)>(
+      "7CondVar10WaitCommonEPN@5MutexE"
+      "N@24synchronization_internal13KernelTimeoutE");
+  __tsan_release(mu);
+  const bool timed_out = real(this, mu, timeout);
+  __tsan_acquire(mu);
+  return timed_out;
+}
+
+#else
+
 void Mutex::Await(const Condition& condition) {
   static const auto real = Library<void (*)(Mutex*, const Condition&)>(
       "5Mutex5AwaitERKN@9ConditionE");
@@ -105,6 +137,8 @@ bool CondVar::WaitWithDeadline(Mutex* mu, Time deadline) {
   __tsan_acquire(mu);
   return timed_out;
 }
+
+#endif
 
 ABSL_NAMESPACE_END
 }  // namespace absl
