@@ -1,13 +1,15 @@
 """A server under bursts of mixed lengths: its memory must be of constant size."""
 
 import contextlib
+import shutil
 import subprocess
 import threading
 import time
 
 from serving import load, saturate
 
-# The soak's bursts, over and over: seconds, and what svdctl load is told.
+# The soak's bursts, over and over, 21 seconds a round: seconds, and what svdctl
+# load is told.
 BURSTS = [
     (2, ["--saturate", "1"]),
     (3, ["--saturate", "8", "--inputs", "4"]),
@@ -44,7 +46,7 @@ def sample_until(stop, server, begin, samples):
 @contextlib.contextmanager
 def driver_memory(check, begin, samples):
     """What the driver says of the GPU's memory, of all processes: (second, bytes)."""
-    if check.args.device != "cuda":
+    if check.args.device != "cuda" or shutil.which("nvidia-smi") is None:
         yield
         return
     with subprocess.Popen(["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "-lms", "500"],
@@ -70,7 +72,8 @@ def burst_until(end, server, totals):
         seconds, options = BURSTS[number % len(BURSTS)]
         number += 1
         seconds = max(min(seconds, end - time.monotonic()), 0.5)
-        result = load(server, f"{seconds:.2f}", "--lengths", LENGTHS, "--seed", number, *options)
+        result = load(server, f"{seconds:.2f}", "--lengths", LENGTHS, "--seed", number, "--timeout", "60",
+                      *options)
         for code, row in result["by_status"].items():
             totals[code] = totals.get(code, 0) + row["requests"]
         time.sleep(0.3)
@@ -139,7 +142,9 @@ def judge(check, samples, driver, end, after):
                  len({s["fixed"] for s in samples}) == 1)
     check.expect(f"soak: resident memory grew by {figures['resident']:,.0f} of {resident:,.0f} bytes: at most 1 %",
                  figures["resident"] <= 0.01 * resident)
-    check.expect(f"soak: touched {touched:,.0f} bytes of the arena, planned {peak:,.0f}", 0 < touched == peak)
+    # A plan is for a bucket of shapes, which the batch may not have filled.
+    check.expect(f"soak: touched {touched:,.0f} bytes of the arena, planned {peak:,.0f}",
+                 0.98 * peak <= touched <= peak)
     for kind, keys in BUDGETED.items():
         worst = max(most[key] for key in keys)
         check.expect(f"soak: {kind}: at most {worst:,.0f} of {budgets[kind]:,.0f} bytes", worst <= budgets[kind])

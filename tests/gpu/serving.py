@@ -16,7 +16,7 @@ import running_server  # noqa: E402  pylint: disable=wrong-import-position
 BUNDLE = ROOT if (ROOT / "bin").is_dir() else ROOT / "build" / "server-bundle"
 SVDCTL = BUNDLE / "bin" / "svdctl"
 os.environ["LD_LIBRARY_PATH"] = f"{BUNDLE / 'lib'}:{os.environ.get('LD_LIBRARY_PATH', '')}"
-running_server.START_SECONDS = 30
+running_server.START_SECONDS = 20
 
 
 class Server(running_server.RunningServer):
