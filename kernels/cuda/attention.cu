@@ -12,7 +12,7 @@ constexpr int kStages = 2;
 // Of one block on the smallest device (sm_86 and sm_89).
 constexpr int kLeastShared = 99 << 10;
 
-// The grid's third dimension.
+// A dimension of the grid.
 constexpr int kMostSequences = 65535;
 
 // kRowTiles 2: each fragment of keys and values that is read from shared memory
@@ -48,16 +48,41 @@ struct Operands {
   T* out;
 };
 
+// What a block of threads works on. Where attention is causal the last queries
+// of all sequences and heads, which see the most keys, come first: the short
+// blocks fill the gaps at the end. Else a head's blocks come together: they
+// share its keys.
+struct Position {
+  int tile;
+  int head;
+  int sequence;
+};
+
+__device__ inline Position FindPosition(bool causal) {
+  if (causal) {
+    return {static_cast<int>(gridDim.z - 1 - blockIdx.z),
+            static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y)};
+  }
+  return {static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y),
+          static_cast<int>(blockIdx.z)};
+}
+
+dim3 GridOf(const AttentionParams& params, int tiles) {
+  return params.causal ? dim3(params.heads, params.sequences, tiles)
+                       : dim3(tiles, params.heads, params.sequences);
+}
+
 template <typename T>
-__device__ Operands<T> FindOperands(const AttentionParams& params) {
-  const int head = blockIdx.y;
-  const int kv_head = head / (params.heads / params.kv_heads);
-  return {params.cu_seqlens[blockIdx.z] - params.first_row,
-          params.cu_seqlens[blockIdx.z + 1] - params.first_row,
-          static_cast<const T*>(params.q) + head * params.qk_dim,
+__device__ Operands<T> FindOperands(const AttentionParams& params,
+                                    const Position& position) {
+  const int kv_head = position.head / (params.heads / params.kv_heads);
+  const int32_t* starts = params.cu_seqlens + position.sequence;
+  return {starts[0] - params.first_row,
+          starts[1] - params.first_row,
+          static_cast<const T*>(params.q) + position.head * params.qk_dim,
           static_cast<const T*>(params.k) + kv_head * params.qk_dim,
           static_cast<const T*>(params.v) + kv_head * params.v_dim,
-          static_cast<T*>(params.out) + head * params.v_dim};
+          static_cast<T*>(params.out) + position.head * params.v_dim};
 }
 
 template <class C>
@@ -97,11 +122,11 @@ __global__ void __launch_bounds__(kThreads, C::kBlocksPerMultiprocessor)
     AttentionKernel(AttentionParams params) {
   using T = typename C::Element;
   using Shape = typename C::Shape;
-  const Operands<T> operands = FindOperands<T>(params);
+  const Position position = FindPosition(params.causal);
+  const Operands<T> operands = FindOperands<T>(params, position);
   const KeyWindow window = {operands.end_row - operands.first_row,
                             params.window_left, params.window_right};
-  // The last queries see the most keys where attention is causal.
-  const int tile_row = (gridDim.x - 1 - blockIdx.x) * C::kBlockRows;
+  const int tile_row = position.tile * C::kBlockRows;
   if (tile_row >= window.length) return;
   const int last_row = tile_row + C::kBlockRows - 1;
   const int first_block = window.First(tile_row) / kAttentionKeys;
@@ -152,8 +177,8 @@ using Launcher = cudaError_t (*)(const AttentionParams&, cudaStream_t);
 template <class C>
 cudaError_t LaunchConfig(const AttentionParams& params, cudaStream_t stream) {
   const int tiles = (params.max_tokens + C::kBlockRows - 1) / C::kBlockRows;
-  return Launch(AttentionKernel<C>, dim3(tiles, params.heads, params.sequences),
-                kThreads, C::kSharedBytes, stream, params);
+  return Launch(AttentionKernel<C>, GridOf(params, tiles), kThreads,
+                C::kSharedBytes, stream, params);
 }
 
 // The committed list of instances: an entry holds dimensions up to its own, the

@@ -3,7 +3,7 @@
 //
 // A row's bits do not depend on the number of rows that its warp or its block
 // of threads has, nor on blocks of keys that it does not see: such a block
-// leaves its maximum, its sum and its output as they were.
+// leaves its reference, its sum and its output as they were.
 #ifndef SVDSERVE_KERNELS_CUDA_ATTENTION_LOOP_CUH_
 #define SVDSERVE_KERNELS_CUDA_ATTENTION_LOOP_CUH_
 
@@ -74,7 +74,7 @@ struct QueryTile {
 template <class S>
 struct AttentionState {
   float out[S::kRowTiles][S::kValueColumns][4];
-  float max[S::kRowTiles][2];
+  float reference[S::kRowTiles][2];
   float sum[S::kRowTiles][2];
 };
 
@@ -89,7 +89,7 @@ __device__ void ClearState(AttentionState<S>& state) {
     }
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      state.max[m][h] = -INFINITY;
+      state.reference[m][h] = -INFINITY;
       state.sum[m][h] = 0;
     }
   }
@@ -176,17 +176,24 @@ __device__ void MaskBlock(BlockScores<S>& scores, const BlockView& view,
 template <class S>
 using BlockWeights = uint32_t[S::kRowTiles][S::kKeySteps][4];
 
-// weights = exp2((score - maximum) · scale), rounded; what the rows had so far
-// is scaled to the new maximum. Accumulators of two tiles of 8 keys are, once
-// rounded, the fragment of a step of 16.
+// A row's reference, which exponents are counted from, follows its maximum only
+// when that is ahead by more than so many powers of two: weights stay below
+// 2^8, and rescaling what the row had so far is rare.
+inline constexpr float kReferenceLag = 8;
+
+// Moves the rows' references to where this block's scores need them, and
+// scales what the rows had so far. Each row decides by its own scores; that
+// another row of the warp moves multiplies it by 1.
 template <class S>
-__device__ void SoftmaxBlock(BlockWeights<S>& weights, BlockScores<S>& scores,
-                             AttentionState<S>& state, float scale_log2) {
+__device__ void MoveReferences(AttentionState<S>& state,
+                               const BlockScores<S>& scores, float scale_log2) {
+  float rescale[S::kRowTiles][2];
+  bool all_stay = true;
 #pragma unroll
   for (int m = 0; m < S::kRowTiles; ++m) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      float max = state.max[m][h];
+      float max = -INFINITY;
 #pragma unroll
       for (int n = 0; n < S::kKeyColumns; ++n) {
         max = fmaxf(max, scores[m][n][2 * h]);
@@ -194,16 +201,43 @@ __device__ void SoftmaxBlock(BlockWeights<S>& weights, BlockScores<S>& scores,
       }
       max = fmaxf(max, ShuffleXor(max, 1));
       max = fmaxf(max, ShuffleXor(max, 2));
-      // A row that has seen no key yet: its weights are exp2(-inf) = 0.
-      const float base = max == -INFINITY ? 0 : max;
-      // Exactly 1 where the maximum stays.
-      const float rescale = Exp2((state.max[m][h] - base) * scale_log2);
+      // A row that has seen no key yet has -inf, and a reference to move.
+      float& reference = state.reference[m][h];
+      const bool stays =
+          (max - reference) * scale_log2 <= kReferenceLag || max == -INFINITY;
+      all_stay = all_stay && stays;
+      rescale[m][h] = stays ? 1 : Exp2((reference - max) * scale_log2);
+      reference = stays ? reference : max;
+    }
+  }
+  if (AllInWarp(all_stay)) return;
+#pragma unroll
+  for (int m = 0; m < S::kRowTiles; ++m) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
 #pragma unroll
       for (int n = 0; n < S::kValueColumns; ++n) {
-        state.out[m][n][2 * h] *= rescale;
-        state.out[m][n][2 * h + 1] *= rescale;
+        state.out[m][n][2 * h] *= rescale[m][h];
+        state.out[m][n][2 * h + 1] *= rescale[m][h];
       }
-      const float shift = base * scale_log2;
+      state.sum[m][h] *= rescale[m][h];
+    }
+  }
+}
+
+// weights = exp2((score - reference) · scale), rounded. Accumulators of two
+// tiles of 8 keys are, once rounded, the fragment of a step of 16.
+template <class S>
+__device__ void SoftmaxBlock(BlockWeights<S>& weights, BlockScores<S>& scores,
+                             AttentionState<S>& state, float scale_log2) {
+  MoveReferences<S>(state, scores, scale_log2);
+#pragma unroll
+  for (int m = 0; m < S::kRowTiles; ++m) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      // A row that has seen no key yet: its weights are exp2(-inf) = 0.
+      const float reference = state.reference[m][h];
+      const float shift = reference == -INFINITY ? 0 : reference * scale_log2;
       float sum = 0;
 #pragma unroll
       for (int n = 0; n < S::kKeyColumns; ++n) {
@@ -213,8 +247,7 @@ __device__ void SoftmaxBlock(BlockWeights<S>& weights, BlockScores<S>& scores,
           sum += scores[m][n][i];
         }
       }
-      state.max[m][h] = max;
-      state.sum[m][h] = fmaf(state.sum[m][h], rescale, sum);
+      state.sum[m][h] += sum;
     }
 #pragma unroll
     for (int step = 0; step < S::kKeySteps; ++step) {

@@ -1,8 +1,13 @@
-// How LowRankAttention() builds queries, keys and values: tiles of rows of
-// P·factorᵀ + bias, in accumulators, summed in the order of Gemm().
+// How LowRankAttention() builds queries, keys and values: rows of P·factorᵀ +
+// bias, in accumulators, summed in the order of Gemm().
+//
+// A head's factor lies in shared memory for all rows. A warp fetches rows of P
+// for itself and waits for no other: barriers are only where the factor
+// changes.
 //
 // C is the kernel's Config: an AttentionShape with kHeadDim, kThreads,
-// kBlockRows, kFactorOffset and kStageBytes.
+// kBlockRows and kChunk, the columns of P that arrive together and that a tile
+// of a factor has.
 #ifndef SVDSERVE_KERNELS_CUDA_LOWRANK_PROJECTION_CUH_
 #define SVDSERVE_KERNELS_CUDA_LOWRANK_PROJECTION_CUH_
 
@@ -12,9 +17,6 @@
 
 namespace svdserve::cuda {
 
-// Columns of P and of a factor that arrive together.
-inline constexpr int kChunk = 32;
-
 // One head of one sequence.
 struct Place {
   int head;
@@ -23,22 +25,21 @@ struct Place {
   int tiles;  // of kBlockRows rows
 };
 
-enum Part { kQuery, kKey, kValue };
+// In the order in which they are built.
+enum Part { kKey, kValue, kQuery, kParts };
 
-// rows [tile · kBlockRows, ...) of P_part · factor_partᵀ.
+// P_part and the head's rows of factor_part.
 template <typename T>
-struct Projection {
-  const T* p;         // the part's columns of row 0
-  const T* factor;    // [head_dim, rank], the head's rows
+struct Operand {
+  const T* p;         // the part's columns of the sequence's first row
+  const T* factor;    // [head_dim, rank]
   const float* bias;  // [head_dim], or null
   int rank;
-  int first_row;  // in the sequence
 };
 
 template <class C>
-__device__ Projection<typename C::Element> MakeProjection(
-    const LowRankAttentionParams& params, const Place& place, Part part,
-    int tile) {
+__device__ Operand<typename C::Element> OperandOf(
+    const LowRankAttentionParams& params, const Place& place, int part) {
   using T = typename C::Element;
   const int column = part == kQuery ? params.q_column
                      : part == kKey ? params.k_column
@@ -53,79 +54,103 @@ __device__ Projection<typename C::Element> MakeProjection(
                       : part == kKey ? params.k_bias
                                      : params.v_bias;
   const int first_out = place.head * C::kHeadDim;
-  return {static_cast<const T*>(params.p) + column,
+  return {static_cast<const T*>(params.p) + place.first_row * params.p_stride +
+              column,
           static_cast<const T*>(factor) + int64_t{1} * first_out * rank,
-          bias == nullptr ? nullptr : bias + first_out, rank,
-          tile * C::kBlockRows};
+          bias == nullptr ? nullptr : bias + first_out, rank};
 }
 
-// The stages that chunks of P and of factors go through, one projection after
-// the other without a gap: the next one's first chunks are under way while the
-// last one's results are stored, or attended to.
-struct Ring {
+// Starts copying a factor: a tile of kChunk columns after the other.
+template <class C>
+__device__ void CopyFactor(unsigned char* memory,
+                           const Operand<typename C::Element>& operand) {
+#pragma unroll 1
+  for (int column = 0; column < operand.rank; column += C::kChunk) {
+    CopyTile<C::kChunk, C::kHeadDim, C::kThreads>(
+        memory, operand.factor + column, operand.rank, operand.rank - column, 0,
+        C::kHeadDim);
+    memory += C::kFactorChunkBytes;
+  }
+}
+
+// A warp's chunks of P on their way: all of its rows of all parts, one after
+// the other without a gap, into `stages` places in turn. The next rows' first
+// chunks are under way while the last ones' results are stored, or attended to.
+struct Stream {
   unsigned char* memory;
   int stages;
-  int next_write;
-  int next_read;
+  int write = 0;
+  int read = 0;
+  // The chunk to fetch next.
+  int part = 0;
+  int tile = 0;
+  int column = 0;
 
-  __device__ int Advance(int stage) const {
+  __device__ int After(int stage) const {
     return stage + 1 == stages ? 0 : stage + 1;
   }
 };
 
+__device__ inline int LaneOf() { return threadIdx.x % 32; }
 template <class C>
-__device__ void CopyChunk(Ring& ring, const LowRankAttentionParams& params,
-                          const Place& place,
-                          const Projection<typename C::Element>& projection,
-                          int chunk) {
-  const int column = chunk * kChunk;
-  if (column < projection.rank) {
-    unsigned char* stage = ring.memory + ring.next_write * C::kStageBytes;
-    const int columns = projection.rank - column;
-    CopyTile<kChunk, C::kBlockRows, C::kThreads>(
-        stage, projection.p + column, params.p_stride, columns,
-        place.first_row + projection.first_row, place.first_row + place.length);
-    CopyTile<kChunk, C::kHeadDim, C::kThreads>(
-        stage + C::kFactorOffset, projection.factor + column, projection.rank,
-        columns, 0, C::kHeadDim);
-    ring.next_write = ring.Advance(ring.next_write);
+__device__ int WarpRowOf() {
+  return threadIdx.x / 32 * C::kRows;
+}
+
+template <class C>
+__device__ void FetchChunk(Stream& stream, const LowRankAttentionParams& params,
+                           const Place& place) {
+  if (stream.part < kParts) {
+    const auto operand = OperandOf<C>(params, place, stream.part);
+    CopyTile<C::kChunk, C::kRows, 32>(
+        stream.memory + stream.write * C::kChunkBytes,
+        operand.p + stream.column, params.p_stride,
+        operand.rank - stream.column,
+        stream.tile * C::kBlockRows + WarpRowOf<C>(), place.length, LaneOf());
+    stream.write = stream.After(stream.write);
+    stream.column += C::kChunk;
+    if (stream.column >= operand.rank) {
+      stream.column = 0;
+      ++stream.tile;
+    }
+    if (stream.tile == place.tiles) {
+      stream.tile = 0;
+      ++stream.part;
+    }
   }
   CopyCommit();
 }
 
+// The oldest chunk, once it is here; stages - 2 younger ones are under way.
 template <class C>
-__device__ void StartProjection(
-    Ring& ring, const LowRankAttentionParams& params, const Place& place,
-    const Projection<typename C::Element>& projection) {
-#pragma unroll 1
-  for (int chunk = 0; chunk < ring.stages - 1; ++chunk) {
-    CopyChunk<C>(ring, params, place, projection, chunk);
-  }
-}
-
-__device__ inline void WaitForChunk(int stages) {
-  if (stages == 2) {
+__device__ const unsigned char* TakeChunk(Stream& stream) {
+  if (stream.stages == 2) {
     CopyWait<0>();
-  } else if (stages == 3) {
+  } else if (stream.stages == 3) {
     CopyWait<1>();
   } else {
     CopyWait<2>();
   }
+  __syncwarp();
+  const unsigned char* chunk = stream.memory + stream.read * C::kChunkBytes;
+  stream.read = stream.After(stream.read);
+  return chunk;
 }
 
 template <class S>
 using Sums = float[S::kRowTiles][S::kValueColumns][4];
 
-// sums += the warp's rows of one chunk.
+// sums += the warp's rows of one chunk that has `columns` more columns; of
+// zeros beyond them whole halves are left out.
 template <class C>
-__device__ void MultiplyChunk(Sums<C>& sums, const unsigned char* stage,
-                              int warp_row, int lane) {
+__device__ void MultiplyChunk(Sums<C>& sums, const unsigned char* chunk,
+                              const unsigned char* factor_chunk, int columns) {
   using T = typename C::Element;
-  const PieceReader<kChunk, Piece::kA> rows(
-      stage + warp_row * SharedTile<kChunk>::kRowBytes, lane);
-  const PieceReader<kChunk, Piece::kB> factor(stage + C::kFactorOffset, lane);
+  const PieceReader<C::kChunk, Piece::kA> rows(chunk, LaneOf());
+  const PieceReader<C::kChunk, Piece::kB> factor(factor_chunk, LaneOf());
 #pragma unroll
-  for (int step = 0; step < kChunk / 16; ++step) {
+  for (int step = 0; step < C::kChunk / 16; ++step) {
+    if (step == 2 && columns <= 32) break;
     uint32_t a[C::kRowTiles][4];
 #pragma unroll
     for (int m = 0; m < C::kRowTiles; ++m) rows.Load(a[m], m, step);
@@ -159,13 +184,13 @@ __device__ void AddBias(Sums<C>& sums, const float* bias, int lane) {
   }
 }
 
-// The projection's sums with bias, from the chunks that StartProjection() began
-// to fetch.
+// The warp's rows of a tile, with bias, from the stream's next chunks.
 template <class C>
-__device__ void FinishProjection(
-    Sums<C>& sums, Ring& ring, const LowRankAttentionParams& params,
-    const Place& place, const Projection<typename C::Element>& projection,
-    int warp_row, int lane) {
+__device__ void ProjectRows(Sums<C>& sums, Stream& stream,
+                            const LowRankAttentionParams& params,
+                            const Place& place,
+                            const Operand<typename C::Element>& operand,
+                            const unsigned char* factor, int first_row) {
 #pragma unroll
   for (int m = 0; m < C::kRowTiles; ++m) {
 #pragma unroll
@@ -174,20 +199,16 @@ __device__ void FinishProjection(
       for (int i = 0; i < 4; ++i) sums[m][n][i] = 0;
     }
   }
-  const bool has_rows = projection.first_row + warp_row < place.length;
-  const int chunks = (projection.rank + kChunk - 1) / kChunk;
 #pragma unroll 1
-  for (int chunk = 0; chunk < chunks; ++chunk) {
-    WaitForChunk(ring.stages);
-    __syncthreads();  // the chunk is here; the one before it was read
-    CopyChunk<C>(ring, params, place, projection, chunk + ring.stages - 1);
-    if (has_rows) {
-      MultiplyChunk<C>(sums, ring.memory + ring.next_read * C::kStageBytes,
-                       warp_row, lane);
+  for (int column = 0; column < operand.rank; column += C::kChunk) {
+    const unsigned char* chunk = TakeChunk<C>(stream);
+    FetchChunk<C>(stream, params, place);
+    if (first_row < place.length) {
+      MultiplyChunk<C>(sums, chunk, factor, operand.rank - column);
     }
-    ring.next_read = ring.Advance(ring.next_read);
+    factor += C::kFactorChunkBytes;
   }
-  AddBias<C>(sums, projection.bias, lane);
+  AddBias<C>(sums, operand.bias, LaneOf());
 }
 
 // Writes the warp's rows, rounded, to rows [first_row, ...) of `tile`, but for

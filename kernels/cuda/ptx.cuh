@@ -138,6 +138,9 @@ __device__ inline float FastTanh(float x) {
 __device__ inline float ShuffleXor(float value, int mask) {
   return __shfl_xor_sync(0xffffffffu, value, mask);
 }
+__device__ inline bool AllInWarp(bool value) {
+  return __all_sync(0xffffffffu, value);
+}
 
 }  // namespace svdserve::cuda
 

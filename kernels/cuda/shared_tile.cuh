@@ -66,33 +66,43 @@ class PieceReader {
 };
 
 // Starts copying rows [first_row, first_row + kRows) of a matrix of `columns`
-// columns (a multiple of 8) to the tile, by all kThreads threads. What lies at
-// or beyond `row_end`, or beyond the matrix's columns, becomes zeros and is not
-// read.
+// columns (a multiple of 8) to the tile, by kThreads threads of which this is
+// `thread`. What lies at or beyond `row_end`, or beyond the matrix's columns,
+// becomes zeros and is not read.
 template <int kColumns, int kRows, int kThreads, typename T>
 __device__ void CopyTile(unsigned char* tile, const T* matrix, int64_t stride,
-                         int columns, int first_row, int row_end) {
+                         int columns, int first_row, int row_end, int thread) {
   using Tile = SharedTile<kColumns>;
-  // A thread's rows, and its chunks of a row, are so far apart that the
-  // permutation moves all of them alike.
+  // A thread's chunks of a row are so far apart that the permutation moves all
+  // of them alike; where enough threads copy, so are its rows.
   constexpr int kAcross = Tile::kChunks % 8 == 0   ? 8
                           : Tile::kChunks % 8 == 4 ? 4
                                                    : 2;
   constexpr int kDown = kThreads / kAcross;
-  static_assert(kThreads % kAcross == 0 && kDown % 8 == 0);
-  const int row = threadIdx.x / kAcross;
-  const int chunk = threadIdx.x % kAcross;
+  static_assert(kThreads % kAcross == 0);
+  const int row = thread / kAcross;
+  const int chunk = thread % kAcross;
   const T* from = matrix + ((first_row + row) * stride + chunk * 8);
   unsigned char* to = tile + Tile::Offset(row, chunk);
 #pragma unroll
   for (int r = 0; r < kRows; r += kDown) {
     if (kRows % kDown != 0 && row + r >= kRows) break;
+    if constexpr (kDown % 8 != 0) to = tile + Tile::Offset(row + r, chunk);
 #pragma unroll
     for (int c = 0; c < Tile::kChunks; c += kAcross) {
-      CopyAsync16(to + r * Tile::kRowBytes + c * 16, from + r * stride + c * 8,
+      CopyAsync16(to + c * 16, from + r * stride + c * 8,
                   first_row + row + r < row_end && (chunk + c) * 8 < columns);
     }
+    if constexpr (kDown % 8 == 0) to += kDown * Tile::kRowBytes;
   }
+}
+
+// By all threads of a block.
+template <int kColumns, int kRows, int kThreads, typename T>
+__device__ void CopyTile(unsigned char* tile, const T* matrix, int64_t stride,
+                         int columns, int first_row, int row_end) {
+  CopyTile<kColumns, kRows, kThreads>(tile, matrix, stride, columns, first_row,
+                                      row_end, threadIdx.x);
 }
 
 }  // namespace svdserve::cuda

@@ -102,18 +102,21 @@ struct Visibility {
   }
 };
 
-// out [rows, heads · v_dim] of q, k and v, each row its heads side by side.
+// out [rows, heads · v_dim] of q, k and v, each row its heads side by side; of
+// large batches only of each `every`-th row, as SampledRows() has them.
 inline std::vector<double> ExactAttention(
     const Packing& packing, const Heads& h, const Visibility& visibility,
     double scale, const std::vector<float>& q, const std::vector<float>& k,
-    const std::vector<float>& v) {
-  std::vector<double> out(size_t{1} * packing.rows() * h.heads * h.v_dim);
+    const std::vector<float>& v, int every = 1) {
+  const int sampled = (packing.rows() + every - 1) / every;
+  std::vector<double> out(size_t{1} * sampled * h.heads * h.v_dim);
   for (int s = 0; s < packing.sequences(); ++s) {
     const int first = packing.starts[s] - packing.first_row;
     const int length = packing.lengths[s];
     for (int i = 0; i < length * h.heads; ++i) {
       const int query = i / h.heads;
       const int head = i % h.heads;
+      if ((first + query) % every != 0) continue;
       const int kv_head = head / (h.heads / h.kv_heads);
       std::vector<double> weights(length);
       double max = -INFINITY;
@@ -132,7 +135,7 @@ inline std::vector<double> ExactAttention(
         const bool seen = visibility.Sees(query, key);
         sum += weights[key] = seen ? std::exp(weights[key] - max) : 0;
       }
-      double* row = &out[((first + query) * h.heads + head) * h.v_dim];
+      double* row = &out[((first + query) / every * h.heads + head) * h.v_dim];
       for (int key = 0; key < length; ++key) {
         for (int c = 0; c < h.v_dim; ++c) {
           row[c] += weights[key] / sum *
@@ -150,6 +153,16 @@ std::vector<T> RowsOf(const std::vector<T>& matrix, int width, int first,
                       int count) {
   return {matrix.begin() + size_t{1} * first * width,
           matrix.begin() + size_t{1} * (first + count) * width};
+}
+
+// Each `every`-th row, the first included.
+inline std::vector<float> SampledRows(const std::vector<float>& matrix,
+                                      int width, int every) {
+  std::vector<float> rows;
+  for (size_t at = 0; at < matrix.size(); at += size_t{1} * every * width) {
+    rows.insert(rows.end(), matrix.begin() + at, matrix.begin() + at + width);
+  }
+  return rows;
 }
 
 inline bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {

@@ -49,8 +49,9 @@ class Batch {
                    rows(v_, heads_.kv_heads * heads_.v_dim), limits);
   }
 
-  std::vector<double> Exact() const {
-    return ExactAttention(packing_, heads_, visibility_, Scale(), q_, k_, v_);
+  std::vector<double> Exact(int every = 1) const {
+    return ExactAttention(packing_, heads_, visibility_, Scale(), q_, k_, v_,
+                          every);
   }
 
  private:
@@ -159,12 +160,19 @@ TEST_P(AttentionTest, ASequenceHasTheSameBitsAloneAndInEveryTile) {
   }
 }
 
-TEST_P(AttentionTest, LongSequencesAreExact) {
+// Of this many rows the reference, which takes its time, computes one.
+constexpr int kEvery = 61;
+
+TEST_P(AttentionTest, LargeSequencesAreExact) {
   if (!kOnDevice) GTEST_SKIP() << "too slow without a GPU";
-  for (int length : {511, 512, 513, 2048}) {
+  for (int length : {513, 2048}) {
     const Batch batch = Make({length, 1, length});
-    EXPECT_LT(RelativeError(batch.Run(), batch.Exact()), Limit()) << length;
-    EXPECT_TRUE(SameBits(batch.Run(SmallDevice()), batch.Run(LargeDevice())));
+    const std::vector<float> out = batch.Run(SmallDevice());
+    EXPECT_LT(RelativeError(SampledRows(out, batch.out_width(), kEvery),
+                            batch.Exact(kEvery)),
+              Limit())
+        << length;
+    EXPECT_TRUE(SameBits(batch.Run(LargeDevice()), out)) << length;
   }
 }
 
@@ -203,14 +211,16 @@ INSTANTIATE_TEST_SUITE_P(Shapes, AttentionTest,
                                           testing::ValuesIn(Cases())),
                          CaseName);
 
-TEST(AttentionLengthTest, TheLongestSequencesAreExact) {
+TEST(AttentionLengthTest, TheLargestSequencesAreExact) {
   if (!kOnDevice) GTEST_SKIP() << "too slow without a GPU";
   Random random;
   for (const Visibility& visibility :
        {Visibility{}, Visibility{.causal = true}, Visibility{.left = 128}}) {
     const Batch batch(Type::kBF16, Packing({8192}), {1, 1, 64, 64}, visibility,
                       &random);
-    EXPECT_LT(RelativeError(batch.Run(), batch.Exact()), 4e-3);
+    EXPECT_LT(RelativeError(SampledRows(batch.Run(), batch.out_width(), kEvery),
+                            batch.Exact(kEvery)),
+              4e-3);
   }
 }
 

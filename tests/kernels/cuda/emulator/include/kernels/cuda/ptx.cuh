@@ -80,6 +80,11 @@ inline float ShuffleXor(float value, int mask) {
   emulator::Collective(emulator::kShuffleXor, &lane);
   return lane.result;
 }
+inline bool AllInWarp(bool value) {
+  float all = value ? 1 : 0;
+  for (int mask = 1; mask < 32; mask *= 2) all *= ShuffleXor(all, mask);
+  return all != 0;
+}
 
 }  // namespace svdserve::cuda
 
