@@ -6,7 +6,9 @@
 // rows of W, the upper half rows of the gate, and each warp has the same
 // columns of both.
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/gemm.h"
@@ -29,6 +31,7 @@ struct Tile {
   int warp_rows, warp_columns;
   int blocks;  // of a multiprocessor that registers are kept for
   bool gated;  // whether compiled for gates as well
+  bool few;    // of few rows: whether for sums and groups as well
   int cycles;  // of a multiprocessor, for a block and 16 of k
 
   constexpr int Threads() const {
@@ -46,17 +49,17 @@ struct Tile {
 // shared memory per product that registers allow.
 constexpr Tile kTiles[kGemmTiles] = {
     // Most shapes of many rows: two blocks, one stores while one multiplies.
-    {128, 128, 64, 3, 64, 64, 2, true, 210},
+    {128, 128, 64, 3, 64, 64, 2, true, false, 210},
     // 3/4 of the copies of two of the first; as fast by the model, no faster.
-    {256, 128, 64, 3, 64, 64, 1, false, 420},
+    {256, 128, 64, 3, 64, 64, 1, false, false, 420},
     // Ranks that are odd multiples of 64 (192, 320, 576).
-    {128, 64, 64, 3, 64, 32, 3, false, 125},
+    {128, 64, 64, 3, 64, 32, 3, false, false, 125},
     // Hundreds of rows.
-    {64, 64, 64, 4, 32, 32, 3, true, 85},
+    {64, 64, 64, 4, 32, 32, 3, true, true, 85},
     // So few tiles that multiprocessors would idle. What counts is the time of
     // one block: deep stages, many of them.
-    {32, 32, 128, 4, 16, 16, 3, false, 41},
-    {16, 32, 128, 6, 16, 16, 3, false, 36},
+    {32, 32, 128, 4, 16, 16, 3, false, true, 41},
+    {16, 32, 128, 6, 16, 16, 3, false, true, 36},
 };
 
 // What every device has; the wide tile is for others.
@@ -71,15 +74,18 @@ constexpr int DivideUp(int a, int b) { return (a + b - 1) / b; }
 
 // ---- The kernel ----
 
+enum class Form { kPlain, kGated, kSums };
+
 // What a kernel is compiled for.
-template <typename T, int kTile, bool kIsGated>
+template <typename T, int kTile, Form kForm>
 struct Config {
   using Element = T;
   static constexpr Tile kShape = kTiles[kTile];
   static constexpr int kThreads = kShape.Threads();
   static constexpr int kRows = kShape.rows;
   static constexpr int kDepth = kShape.depth;
-  static constexpr bool kGated = kIsGated;
+  static constexpr bool kGated = kForm == Form::kGated;
+  static constexpr bool kSums = kForm == Form::kSums;
   static constexpr int kWeights = kGated ? 2 : 1;
   static constexpr int kColumns = kShape.columns / kWeights;  // of the result
 
@@ -129,6 +135,7 @@ class GemmBlock {
       if (++stage == kStages) stage = 0;
     }
     CopyWait<0>();
+    if constexpr (C::kSums) return StoreSums();
     __syncthreads();
     Finish();
     __syncthreads();
@@ -294,6 +301,28 @@ class GemmBlock {
     }
   }
 
+  // Four lanes write 32 bytes of a row.
+  __device__ void StoreSums() const {
+#pragma unroll
+    for (int m = 0; m < C::kRowPieces; ++m) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int row =
+            first_row_ + FirstRow() + m * 16 + half * 8 + Lane() / 4;
+        if (row >= params_.rows) continue;
+        float* to = params_.sums + int64_t{row} * params_.out;
+#pragma unroll
+        for (int n = 0; n < 2 * C::kColumnPieces; ++n) {
+          const int column =
+              first_column_ + FirstColumn() + n * 8 + Lane() % 4 * 2;
+          if (column >= params_.out) continue;
+          const float* sums = &sum_[0][m][n][half * 2];
+          *reinterpret_cast<float2*>(to + column) = {sums[0], sums[1]};
+        }
+      }
+    }
+  }
+
   const GemmParams& params_;
   unsigned char* shared_;  // stages: x [kRows, kDepth], W [columns, kDepth]
   int first_row_;
@@ -307,36 +336,69 @@ __global__ void __launch_bounds__(C::kThreads, C::kShape.blocks)
   GemmBlock<C>(params).Run();
 }
 
+// A part of the group for each y of the grid.
+struct GroupParams {
+  GemmParams parts[kGemmGroup];
+};
+
+template <typename C>
+__global__ void __launch_bounds__(C::kThreads, C::kShape.blocks)
+    GemmGroupKernel(const GroupParams group) {
+  GemmBlock<C>(group.parts[blockIdx.y]).Run();
+}
+
 // ---- On the host ----
 
-using Kernel = void (*)(GemmParams);
+template <typename Params>
+using Kernel = void (*)(Params);
 
+// Null where not compiled.
 template <typename T, int kTile>
-Kernel CompiledFor(bool gated) {
-  if (!gated) return GemmKernel<Config<T, kTile, false>>;
-  if constexpr (kTiles[kTile].gated) return GemmKernel<Config<T, kTile, true>>;
+Kernel<GemmParams> CompiledFor(Form form) {
+  switch (form) {
+    case Form::kPlain:
+      return GemmKernel<Config<T, kTile, Form::kPlain>>;
+    case Form::kGated:
+      if constexpr (kTiles[kTile].gated) {
+        return GemmKernel<Config<T, kTile, Form::kGated>>;
+      }
+      return nullptr;
+    case Form::kSums:
+      if constexpr (kTiles[kTile].few) {
+        return GemmKernel<Config<T, kTile, Form::kSums>>;
+      }
+      return nullptr;
+  }
   return nullptr;
 }
 
-// Null where not compiled.
-template <typename T>
-Kernel Find(int tile, bool gated) {
-  static_assert(kGemmTiles == 6);
-  switch (tile) {
-    case 0:
-      return CompiledFor<T, 0>(gated);
-    case 1:
-      return CompiledFor<T, 1>(gated);
-    case 2:
-      return CompiledFor<T, 2>(gated);
-    case 3:
-      return CompiledFor<T, 3>(gated);
-    case 4:
-      return CompiledFor<T, 4>(gated);
-    case 5:
-      return CompiledFor<T, 5>(gated);
+template <typename T, int kTile>
+Kernel<GroupParams> CompiledForGroups() {
+  if constexpr (kTiles[kTile].few) {
+    return GemmGroupKernel<Config<T, kTile, Form::kPlain>>;
   }
   return nullptr;
+}
+
+template <typename T, size_t... kTile>
+Kernel<GemmParams> Find(int tile, Form form,
+                        std::index_sequence<kTile...> /*all*/) {
+  static constexpr Kernel<GemmParams> (*kFor[])(Form) = {
+      CompiledFor<T, kTile>...};
+  return kFor[tile](form);
+}
+
+template <typename T, size_t... kTile>
+Kernel<GroupParams> FindForGroups(int tile,
+                                  std::index_sequence<kTile...> /*all*/) {
+  static constexpr Kernel<GroupParams> (*kFor[])() = {
+      CompiledForGroups<T, kTile>...};
+  return kFor[tile]();
+}
+
+Form FormOf(const GemmParams& p) {
+  if (p.sums != nullptr) return Form::kSums;
+  return p.gate != nullptr ? Form::kGated : Form::kPlain;
 }
 
 bool Aligned(const void* pointer, uintptr_t bytes) {
@@ -344,14 +406,29 @@ bool Aligned(const void* pointer, uintptr_t bytes) {
 }
 
 bool MakesSense(const GemmParams& p) {
+  const bool has_result =
+      p.sums != nullptr
+          ? p.gate == nullptr && Aligned(p.sums, 8)
+          : p.y != nullptr && p.y_stride >= p.out && p.y_stride % kChunk == 0;
   return p.rows >= 0 && p.in > 0 && p.in % kChunk == 0 && p.out > 0 &&
          p.out % kChunk == 0 && p.x_stride >= p.in &&
-         p.x_stride % kChunk == 0 && p.y_stride >= p.out &&
-         p.y_stride % kChunk == 0 && p.x != nullptr && p.w != nullptr &&
-         p.y != nullptr && Aligned(p.x, 16) && Aligned(p.w, 16) &&
+         p.x_stride % kChunk == 0 && p.x != nullptr && p.w != nullptr &&
+         has_result && Aligned(p.x, 16) && Aligned(p.w, 16) &&
          Aligned(p.y, 16) && Aligned(p.gate, 16) && Aligned(p.bias, 8) &&
          Aligned(p.gate_bias, 8) &&
          (p.gate != nullptr || p.gate_bias == nullptr);
+}
+
+bool MakeSense(const GemmParams* parts, int count) {
+  if (count < 1 || count > kGemmGroup) return false;
+  for (int i = 0; i < count; ++i) {
+    if (!MakesSense(parts[i]) || FormOf(parts[i]) != Form::kPlain ||
+        parts[i].rows != parts[0].rows || parts[i].out != parts[0].out ||
+        parts[i].type != parts[0].type) {
+      return false;
+    }
+  }
+  return true;
 }
 
 int64_t Blocks(const Tile& tile, const GemmParams& p) {
@@ -360,31 +437,36 @@ int64_t Blocks(const Tile& tile, const GemmParams& p) {
 }
 
 bool Takes(const Tile& tile, const GemmParams& p, const DeviceLimits& limits) {
+  const Form form = FormOf(p);
   return tile.SharedBytes() <= limits.shared_bytes &&
-         (tile.gated || p.gate == nullptr);
+         (form == Form::kPlain ||
+          (form == Form::kGated ? tile.gated : tile.few));
 }
 
 // The multiprocessor with the most blocks ends last.
-int64_t Cycles(const Tile& tile, const GemmParams& p,
+int64_t Cycles(const Tile& tile, const GemmParams& p, int count,
                const DeviceLimits& limits) {
   const int multiprocessors = std::max(1, limits.multiprocessors);
   const int64_t most =
-      (Blocks(tile, p) + multiprocessors - 1) / multiprocessors;
+      (count * Blocks(tile, p) + multiprocessors - 1) / multiprocessors;
   return most * tile.cycles * DivideUp(p.in, 16);
 }
 
-// -1 where none is taken.
-int FastestTile(const GemmParams& params, const DeviceLimits& limits) {
+// For `count` such products at once; -1 where none is taken.
+int FastestTile(const GemmParams& params, int count,
+                const DeviceLimits& limits) {
   int fastest = -1;
   for (int i = 0; i < kGemmTiles; ++i) {
     if (!Takes(kTiles[i], params, limits)) continue;
-    if (fastest < 0 || Cycles(kTiles[i], params, limits) <
-                           Cycles(kTiles[fastest], params, limits)) {
+    if (fastest < 0 || Cycles(kTiles[i], params, count, limits) <
+                           Cycles(kTiles[fastest], params, count, limits)) {
       fastest = i;
     }
   }
   return fastest;
 }
+
+constexpr auto kAllTiles = std::make_index_sequence<kGemmTiles>();
 
 }  // namespace
 
@@ -395,10 +477,10 @@ cudaError_t GemmWithTile(int tile, const GemmParams& params,
     return cudaErrorNotSupported;
   }
   if (params.rows == 0) return cudaSuccess;
-  const bool gated = params.gate != nullptr;
-  const Kernel kernel = params.type == Type::kBF16
-                            ? Find<__nv_bfloat16>(tile, gated)
-                            : Find<__half>(tile, gated);
+  const Kernel<GemmParams> kernel =
+      params.type == Type::kBF16
+          ? Find<__nv_bfloat16>(tile, FormOf(params), kAllTiles)
+          : Find<__half>(tile, FormOf(params), kAllTiles);
   const auto blocks = static_cast<unsigned>(Blocks(kTiles[tile], params));
   return Launch(kernel, dim3(blocks), kTiles[tile].Threads(),
                 kTiles[tile].SharedBytes(), stream, params);
@@ -407,7 +489,31 @@ cudaError_t GemmWithTile(int tile, const GemmParams& params,
 cudaError_t Gemm(const GemmParams& params, const DeviceLimits& limits,
                  cudaStream_t stream) {
   if (!MakesSense(params)) return cudaErrorInvalidValue;
-  return GemmWithTile(FastestTile(params, limits), params, limits, stream);
+  return GemmWithTile(FastestTile(params, 1, limits), params, limits, stream);
+}
+
+cudaError_t GemmGroup(const GemmParams* parts, int count,
+                      const DeviceLimits& limits, cudaStream_t stream) {
+  if (!MakeSense(parts, count)) return cudaErrorInvalidValue;
+  if (parts[0].rows == 0) return cudaSuccess;
+  const int tile = FastestTile(parts[0], count, limits);
+  if (tile < 0) return cudaErrorNotSupported;
+  if (!kTiles[tile].few) {  // many rows: launches cost little
+    for (int i = 0; i < count; ++i) {
+      const cudaError_t error = Gemm(parts[i], limits, stream);
+      if (error != cudaSuccess) return error;
+    }
+    return cudaSuccess;
+  }
+  GroupParams group;
+  std::copy_n(parts, count, group.parts);
+  const Kernel<GroupParams> kernel =
+      parts[0].type == Type::kBF16
+          ? FindForGroups<__nv_bfloat16>(tile, kAllTiles)
+          : FindForGroups<__half>(tile, kAllTiles);
+  const auto blocks = static_cast<unsigned>(Blocks(kTiles[tile], parts[0]));
+  return Launch(kernel, dim3(blocks, count), kTiles[tile].Threads(),
+                kTiles[tile].SharedBytes(), stream, group);
 }
 
 }  // namespace svdserve::cuda

@@ -25,13 +25,21 @@ struct GemmParams {
   const float* gate_bias = nullptr;  // [out], or null
   void* y = nullptr;     // [rows, out], rows y_stride elements apart
   int64_t y_stride = 0;  // a multiple of 8
-};                       // matrices are 16-byte aligned, biases 8-byte
+  // In place of y: x·Wᵀ alone, in fp32, [rows, out], packed. Not gated.
+  float* sums = nullptr;
+};  // matrices are 16-byte aligned, biases and sums 8-byte
 
 cudaError_t Gemm(const GemmParams& params, const DeviceLimits& limits,
                  cudaStream_t stream);
 
+// Up to three products as if by Gemm(), of few rows by one launch. `rows`,
+// `out` and `type` are the same in all; none is gated or asks for sums.
+inline constexpr int kGemmGroup = 3;
+cudaError_t GemmGroup(const GemmParams* parts, int count,
+                      const DeviceLimits& limits, cudaStream_t stream);
+
 // By one tile of the table, the same bits; for tests and benchmarks.
-// cudaErrorNotSupported where the device or a gate refuses it.
+// cudaErrorNotSupported where the device, a gate or sums refuse it.
 inline constexpr int kGemmTiles = 6;
 cudaError_t GemmWithTile(int tile, const GemmParams& params,
                          const DeviceLimits& limits, cudaStream_t stream);

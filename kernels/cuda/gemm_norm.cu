@@ -7,8 +7,10 @@
 #include <cstdint>
 #include <utility>
 
+#include "kernels/cuda/gemm.h"
 #include "kernels/cuda/gemm_norm.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/product_loop.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/shared_tile.cuh"
 
@@ -33,7 +35,11 @@ struct Tile {
   constexpr int StageBytes() const {
     return (rows + columns) * depth * kElementBytes;
   }
-  constexpr int SharedBytes() const { return stages * StageBytes(); }
+  // Of bias, gamma and beta.
+  constexpr int VectorBytes() const { return 3 * columns * int{sizeof(float)}; }
+  constexpr int SharedBytes() const {
+    return stages * StageBytes() + VectorBytes();
+  }
 
   // Of a multiprocessor, for a block and 16 of k. A model: the slower of
   // products, 1270 multiply-adds a cycle, and copies, 50 bytes a cycle.
@@ -45,12 +51,12 @@ struct Tile {
 
 // Many rows read W fewer times: 192 sums of a thread are as many as registers
 // hold. Few rows occupy more multiprocessors. Stages of 32 read half lines,
-// those of 16 quarters, but three of them fit into 99 KB.
+// those of 16 quarters, but they fit into 99 KB.
 constexpr Tile kTiles[kGemmNormTiles] = {
-    {1024, 48, 32, 3}, {1024, 16, 32, 3}, {1024, 32, 16, 3}, {768, 64, 32, 3},
-    {768, 32, 32, 4},  {768, 16, 32, 4},  {768, 32, 16, 3},  {512, 64, 32, 3},
-    {512, 16, 32, 4},  {512, 32, 16, 4},  {384, 64, 32, 3},  {384, 16, 32, 3},
-    {256, 64, 32, 3},  {256, 16, 32, 4},
+    {1024, 48, 32, 3}, {1024, 16, 32, 3}, {1024, 16, 16, 2}, {768, 64, 32, 3},
+    {768, 48, 32, 3},  {768, 32, 32, 3},  {768, 16, 32, 3},  {768, 32, 16, 3},
+    {512, 64, 32, 3},  {512, 16, 32, 4},  {512, 32, 16, 4},  {384, 64, 32, 3},
+    {384, 16, 32, 3},  {256, 64, 32, 3},  {256, 16, 32, 4},
 };
 
 constexpr int PaddedWidth(int hidden) {
@@ -72,9 +78,9 @@ constexpr bool AllWidthsFit(int shared_bytes) {
   return true;
 }
 static_assert(AllWidthsFit(99 << 10));                // sm_86
-static_assert(kTiles[3].SharedBytes() <= 163 << 10);  // sm_80
+static_assert(kTiles[4].SharedBytes() <= 163 << 10);  // sm_80
 static_assert(kTiles[0].SharedBytes() <= 227 << 10);  // sm_90
-static_assert(kTiles[5].SharedBytes() <= 227 << 10);
+static_assert(kTiles[3].SharedBytes() <= 227 << 10);
 
 // ---- The kernel ----
 
@@ -91,11 +97,10 @@ struct Config {
   // Of one warp, in pieces of 16.
   static constexpr int kSlice = kColumns / kSlices;
   static constexpr int kRowPieces = kRows / 16;
-  static constexpr int kColumnPieces = kSlice / 16;
+  static constexpr int kWeightPieces = kSlice / 16;
   static_assert(kRows % 16 == 0 && kSlice % 16 == 0);
 
-  using SharedY = SharedTile<kDepth>;
-  static constexpr int kYBytes = kRows * SharedY::kRowBytes;
+  static constexpr int kYBytes = kRows * SharedTile<kDepth>::kRowBytes;
   static constexpr int kStageBytes = kShape.StageBytes();
 
   // x lies in all stages but one, so many rows in each; the last step's stage
@@ -113,39 +118,52 @@ template <typename C>
 class GemmNormBlock {
   using T = typename C::Element;
   static constexpr int kThreadRows = 2 * C::kRowPieces;
-  static constexpr int kThreadTiles = 2 * C::kColumnPieces;
+  static constexpr int kThreadTiles = 2 * C::kWeightPieces;
 
  public:
   __device__ explicit GemmNormBlock(const GemmNormParams& params)
       : params_(params),
         shared_(SharedMemory()),
-        first_row_(blockIdx.x * C::kRows),
-        steps_((params.in + C::kDepth - 1) / C::kDepth) {}
+        loop_(shared_, Slice() * C::kSlice),
+        first_row_(blockIdx.x * C::kRows) {}
 
+  // Both products and norm.
   __device__ void Run() {
-#pragma unroll
-    for (int step = 0; step < C::kStages - 1; ++step) Load(step, step);
-    int stage = 0;
-    int next_stage = C::kStages - 1;
-#pragma unroll 1
-    for (int step = 0; step < steps_; ++step) {
-      CopyWait<C::kStages - 2>();
-      __syncthreads();
-      // Copies are started beside products.
-      MultiplyAdd(stage, 0);
-      Load(step + C::kStages - 1, next_stage);
-#pragma unroll
-      for (int k = 1; k < C::kDepth / 16; ++k) MultiplyAdd(stage, k);
-      next_stage = stage;
-      if (++stage == C::kStages) stage = 0;
-    }
-    CopyWait<0>();
-    __syncthreads();
-    AddResidual();
+    steps_ = (params_.in + C::kDepth - 1) / C::kDepth;
+    LoadVectors();
+    loop_.Run(steps_, *this);
     Normalize();
-    Scale();
-    __syncthreads();
-    Store();
+  }
+
+  // The norm alone: sums come from memory.
+  __device__ void RunNorm() {
+    steps_ = 0;
+    LoadVectors();
+#pragma unroll
+    for (int part = 0; part < C::kStages - 1; ++part) {
+      LoadRows(part * C::kPartRows);
+    }
+    CopyCommit();
+    LoadSums();
+    Normalize();
+  }
+
+  // For the loop. Zeros past the rows, `hidden` and `in`; past the end come the
+  // rows of x.
+  __device__ __forceinline__ void Load(int step, int stage, int part) const {
+    if (step < steps_) {
+      constexpr int kParts = ProductLoop<C>::kParts;
+      const int k = step * C::kDepth;
+      unsigned char* tile = Stage(stage);
+      CopyPart<C::kDepth, C::kRows, kThreads>(
+          tile, static_cast<const T*>(params_.y) + k, params_.y_stride,
+          params_.in - k, first_row_, params_.rows, part, kParts);
+      CopyPart<C::kDepth, C::kColumns, kThreads>(
+          tile + C::kYBytes, static_cast<const T*>(params_.w) + k, params_.in,
+          params_.in - k, 0, params_.hidden, part, kParts);
+    } else if (part == 0) {
+      LoadRows((step - steps_) * C::kPartRows);
+    }
   }
 
  private:
@@ -161,7 +179,9 @@ class GemmNormBlock {
   __device__ bool IsColumn(int n) const {
     return Slice() * C::kSlice + n * 8 < params_.hidden;
   }
-  __device__ float* Sums(int i, int n) { return &sum_[i / 2][n][i % 2 * 2]; }
+  __device__ float* Sums(int i, int n) {
+    return &loop_.sum[i / 2][n][i % 2 * 2];
+  }
   __device__ unsigned char* Stage(int stage) const {
     return shared_ + stage * C::kStageBytes;
   }
@@ -175,24 +195,20 @@ class GemmNormBlock {
            row % C::kPartRows * C::kXPitch;
   }
 
-  __device__ void Load(int step, int stage) const {
-    if (step < steps_) {
-      LoadStep(step, Stage(stage));
-    } else {
-      LoadRows((step - steps_) * C::kPartRows);
-    }
-    CopyCommit();
+  // bias, gamma and beta: [kColumns] each.
+  __device__ float* Vector(int which) const {
+    return reinterpret_cast<float*>(Stage(C::kStages)) + which * C::kColumns;
   }
-
-  // Zeros past the rows, past `hidden` and past `in`.
-  __device__ void LoadStep(int step, unsigned char* tile) const {
-    const int k = step * C::kDepth;
-    CopyTile<C::kDepth, C::kRows, kThreads>(
-        tile, static_cast<const T*>(params_.y) + k, params_.y_stride,
-        params_.in - k, first_row_, params_.rows);
-    CopyTile<C::kDepth, C::kColumns, kThreads>(
-        tile + C::kYBytes, static_cast<const T*>(params_.w) + k, params_.in,
-        params_.in - k, 0, params_.hidden);
+  __device__ void LoadVectors() const {
+    const float* const vectors[] = {params_.bias, params_.gamma, params_.beta};
+#pragma unroll
+    for (int which = 0; which < 3; ++which) {
+      const int column = threadIdx.x * 4;
+      if (column < params_.hidden) {
+        CopyAsync16(Vector(which) + column, vectors[which] + column,
+                    vectors[which] != nullptr);
+      }
+    }
   }
 
   // A part of the block's rows of x.
@@ -211,47 +227,52 @@ class GemmNormBlock {
     }
   }
 
-  // sum += y·Wᵀ of 16 values of k of a stage. The next piece of W is on its way
-  // while the tensor cores have this one.
-  __device__ void MultiplyAdd(int stage, int k) {
-    const PieceReader<C::kDepth, Piece::kA> y(Stage(stage), Lane());
-    const PieceReader<C::kDepth, Piece::kB> w(
-        Stage(stage) + C::kYBytes + Slice() * C::kSlice * C::SharedY::kRowBytes,
-        Lane());
-    uint32_t a[C::kRowPieces][4];
-    uint32_t b[2][4];
-    w.Load(b[0], 0, k);
+  // What Gemm() left.
+  __device__ void LoadSums() {
 #pragma unroll
-    for (int m = 0; m < C::kRowPieces; ++m) y.Load(a[m], m, k);
+    for (int i = 0; i < kThreadRows; ++i) {
+      const int row = first_row_ + Row(i);
+      const float* update = params_.update + int64_t{row} * params_.hidden;
 #pragma unroll
-    for (int n = 0; n < C::kColumnPieces; ++n) {
-      if (n + 1 < C::kColumnPieces) w.Load(b[(n + 1) % 2], n + 1, k);
-#pragma unroll
-      for (int m = 0; m < C::kRowPieces; ++m) {
-        Mma<T>(sum_[m][2 * n], a[m], b[n % 2][0], b[n % 2][1]);
-        Mma<T>(sum_[m][2 * n + 1], a[m], b[n % 2][2], b[n % 2][3]);
+      for (int n = 0; n < kThreadTiles; ++n) {
+        float2 pair = {0, 0};
+        if (row < params_.rows && IsColumn(n)) {
+          pair = *reinterpret_cast<const float2*>(update + Column(n));
+        }
+        Sums(i, n)[0] = pair.x;
+        Sums(i, n)[1] = pair.y;
       }
     }
+  }
+
+  // x = LayerNorm(x + sum + bias)
+  __device__ void Normalize() {
+    CopyWait<0>();
+    __syncthreads();
+    AddResidual();
+    Standardize();
+    Scale();
+    __syncthreads();
+    Store();
   }
 
   // sum + bias + x
   __device__ void AddResidual() {
 #pragma unroll
     for (int n = 0; n < kThreadTiles; ++n) {
-      if (!IsColumn(n)) continue;
-      float2 bias = {0, 0};
-      if (params_.bias != nullptr) {
-        bias = *reinterpret_cast<const float2*>(params_.bias + Column(n));
-      }
+      const float2 bias = At(0, n);
 #pragma unroll
       for (int i = 0; i < kThreadRows; ++i) {
         const float2 x = Unpack<T>(
             *reinterpret_cast<const uint32_t*>(SharedThreadRow(i) + Column(n)));
         float* sums = Sums(i, n);
-        sums[0] = sums[0] + bias.x + x.x;
-        sums[1] = sums[1] + bias.y + x.y;
+        sums[0] = IsColumn(n) ? sums[0] + bias.x + x.x : 0;
+        sums[1] = IsColumn(n) ? sums[1] + bias.y + x.y : 0;
       }
     }
+  }
+  __device__ float2 At(int vector, int n) const {
+    return *reinterpret_cast<const float2*>(Vector(vector) + Column(n));
   }
 
   // Of whole rows, from the thread's parts: four lanes, then eight slices in
@@ -278,7 +299,7 @@ class GemmNormBlock {
   }
 
   // Leaves deviations from the mean, and what to scale them by.
-  __device__ void Normalize() {
+  __device__ void Standardize() {
     float mean[kThreadRows] = {};
 #pragma unroll
     for (int n = 0; n < kThreadTiles; ++n) {
@@ -297,12 +318,11 @@ class GemmNormBlock {
     }
 #pragma unroll
     for (int n = 0; n < kThreadTiles; ++n) {
-      if (!IsColumn(n)) continue;
 #pragma unroll
       for (int i = 0; i < kThreadRows; ++i) {
         float* sums = Sums(i, n);
-        sums[0] -= mean[i];
-        sums[1] -= mean[i];
+        sums[0] = IsColumn(n) ? sums[0] - mean[i] : 0;
+        sums[1] = IsColumn(n) ? sums[1] - mean[i] : 0;
         scale_[i] = fmaf(sums[0], sums[0], scale_[i]);
         scale_[i] = fmaf(sums[1], sums[1], scale_[i]);
       }
@@ -318,15 +338,12 @@ class GemmNormBlock {
   __device__ void Scale() {
 #pragma unroll
     for (int n = 0; n < kThreadTiles; ++n) {
-      if (!IsColumn(n)) continue;
-      const int column = Column(n);
-      const auto gamma =
-          *reinterpret_cast<const float2*>(params_.gamma + column);
-      const auto beta = *reinterpret_cast<const float2*>(params_.beta + column);
+      const float2 gamma = At(1, n);
+      const float2 beta = At(2, n);
 #pragma unroll
       for (int i = 0; i < kThreadRows; ++i) {
         const float* sums = Sums(i, n);
-        *reinterpret_cast<uint32_t*>(SharedThreadRow(i) + column) =
+        *reinterpret_cast<uint32_t*>(SharedThreadRow(i) + Column(n)) =
             Pack<T>(fmaf(sums[0] * scale_[i], gamma.x, beta.x),
                     fmaf(sums[1] * scale_[i], gamma.y, beta.y));
       }
@@ -350,10 +367,11 @@ class GemmNormBlock {
   }
 
   const GemmNormParams& params_;
-  unsigned char* shared_;  // stages: y [kRows, kDepth], W [kColumns, kDepth]
+  // Stages: y [kRows, kDepth], W [kColumns, kDepth]. Then the vectors.
+  unsigned char* shared_;
+  ProductLoop<C> loop_;
   int first_row_;
-  int steps_;
-  float sum_[C::kRowPieces][kThreadTiles][4] = {};
+  int steps_ = 0;
   float scale_[kThreadRows];
 };
 
@@ -361,6 +379,12 @@ template <typename C>
 __global__ void __launch_bounds__(kThreads, 1)
     GemmNormKernel(const GemmNormParams params) {
   GemmNormBlock<C>(params).Run();
+}
+
+template <typename C>
+__global__ void __launch_bounds__(kThreads, 1)
+    NormKernel(const GemmNormParams params) {
+  GemmNormBlock<C>(params).RunNorm();
 }
 
 // ---- On the host ----
@@ -373,6 +397,19 @@ Kernel Find(int tile, std::index_sequence<kTile...> /*all*/) {
   return kKernels[tile];
 }
 
+// Of few rows: by the tile of the fewest.
+template <typename T, int kTile>
+Kernel NormOf() {
+  if constexpr (kTiles[kTile].rows == 16) return NormKernel<Config<T, kTile>>;
+  return nullptr;
+}
+
+template <typename T, size_t... kTile>
+Kernel FindNorm(int tile, std::index_sequence<kTile...> /*all*/) {
+  static constexpr Kernel (*kFor[])() = {NormOf<T, kTile>...};
+  return kFor[tile]();
+}
+
 bool Aligned(const void* pointer, uintptr_t bytes) {
   return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
 }
@@ -383,7 +420,8 @@ bool MakesSense(const GemmNormParams& p) {
          p.y_stride % kChunk == 0 && p.y != nullptr && p.w != nullptr &&
          p.gamma != nullptr && p.beta != nullptr && p.x != nullptr &&
          Aligned(p.y, 16) && Aligned(p.w, 16) && Aligned(p.x, 16) &&
-         Aligned(p.bias, 8) && Aligned(p.gamma, 8) && Aligned(p.beta, 8);
+         Aligned(p.bias, 16) && Aligned(p.gamma, 16) && Aligned(p.beta, 16) &&
+         Aligned(p.update, 8);
 }
 
 // The order of a row's sums depends on the width, so that has one padding.
@@ -413,6 +451,43 @@ int FastestTile(const GemmNormParams& params, const DeviceLimits& limits) {
   return fastest;
 }
 
+// For the norm alone; -1 where none is taken.
+int NormTile(const GemmNormParams& params, const DeviceLimits& limits) {
+  for (int i = 0; i < kGemmNormTiles; ++i) {
+    if (kTiles[i].rows == 16 && Takes(kTiles[i], params, limits)) return i;
+  }
+  return -1;
+}
+
+constexpr auto kAllTiles = std::make_index_sequence<kGemmNormTiles>();
+
+cudaError_t LaunchTile(Kernel kernel, int tile, const GemmNormParams& params,
+                       cudaStream_t stream) {
+  return Launch(kernel, dim3(DivideUp(params.rows, kTiles[tile].rows)),
+                kThreads, kTiles[tile].SharedBytes(), stream, params);
+}
+
+// y·Wᵀ by blocks that have some of the columns each, then the norm.
+cudaError_t GemmThenNorm(const GemmNormParams& params,
+                         const DeviceLimits& limits, int tile,
+                         cudaStream_t stream) {
+  GemmParams product;
+  product.type = params.type;
+  product.rows = params.rows;
+  product.in = params.in;
+  product.out = params.hidden;
+  product.x = params.y;
+  product.x_stride = params.y_stride;
+  product.w = params.w;
+  product.sums = params.update;
+  const cudaError_t error = Gemm(product, limits, stream);
+  if (error != cudaSuccess || params.rows == 0) return error;
+  return LaunchTile(params.type == Type::kBF16
+                        ? FindNorm<__nv_bfloat16>(tile, kAllTiles)
+                        : FindNorm<__half>(tile, kAllTiles),
+                    tile, params, stream);
+}
+
 }  // namespace
 
 cudaError_t GemmNormWithTile(int tile, const GemmNormParams& params,
@@ -423,17 +498,19 @@ cudaError_t GemmNormWithTile(int tile, const GemmNormParams& params,
     return cudaErrorNotSupported;
   }
   if (params.rows == 0) return cudaSuccess;
-  constexpr auto kAll = std::make_index_sequence<kGemmNormTiles>();
-  const Kernel kernel = params.type == Type::kBF16
-                            ? Find<__nv_bfloat16>(tile, kAll)
-                            : Find<__half>(tile, kAll);
-  return Launch(kernel, dim3(DivideUp(params.rows, kTiles[tile].rows)),
-                kThreads, kTiles[tile].SharedBytes(), stream, params);
+  return LaunchTile(params.type == Type::kBF16
+                        ? Find<__nv_bfloat16>(tile, kAllTiles)
+                        : Find<__half>(tile, kAllTiles),
+                    tile, params, stream);
 }
 
 cudaError_t GemmNorm(const GemmNormParams& params, const DeviceLimits& limits,
                      cudaStream_t stream) {
   if (!MakesSense(params)) return cudaErrorInvalidValue;
+  const int norm_tile = NormTile(params, limits);
+  if (params.update != nullptr && norm_tile >= 0) {
+    return GemmThenNorm(params, limits, norm_tile, stream);
+  }
   return GemmNormWithTile(FastestTile(params, limits), params, limits, stream);
 }
 

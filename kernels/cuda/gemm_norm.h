@@ -1,9 +1,9 @@
 // x = LayerNorm(x + y·Wᵀ + b), in place: the end of each half-layer.
 //
-// One block owns whole rows, so the update never exists in memory. Sums as in
-// Gemm(); the update, the residual sum and the statistics (two-pass: mean, then
-// squared deviations) stay fp32, and are summed in an order that does not
-// depend on `rows`.
+// One block owns whole rows, so the update never exists in memory (but where
+// the caller gives it some). Sums as in Gemm(); the update, the residual sum
+// and the statistics (two-pass: mean, then squared deviations) stay fp32, and
+// are summed in an order that does not depend on `rows`.
 #ifndef SVDSERVE_KERNELS_CUDA_GEMM_NORM_H_
 #define SVDSERVE_KERNELS_CUDA_GEMM_NORM_H_
 
@@ -24,14 +24,18 @@ struct GemmNormParams {
   const float* beta = nullptr;   // [hidden]
   float eps = 1e-12f;
   void* x = nullptr;  // [rows, hidden], packed; read and written
-};                    // matrices are 16-byte aligned, vectors 8-byte
+  // Memory for the update, [rows, hidden], or null. With it, two kernels: y·Wᵀ
+  // by more blocks than rows alone would give, then the rest. Faster for up to
+  // about 500 rows; ignored where shared memory is scarce. The same bits.
+  float* update = nullptr;
+};  // all are 16-byte aligned
 
 cudaError_t GemmNorm(const GemmNormParams& params, const DeviceLimits& limits,
                      cudaStream_t stream);
 
 // By one tile of the table, the same bits; for tests and benchmarks.
 // cudaErrorNotSupported where the tile is for other widths or devices.
-inline constexpr int kGemmNormTiles = 14;
+inline constexpr int kGemmNormTiles = 15;
 cudaError_t GemmNormWithTile(int tile, const GemmNormParams& params,
                              const DeviceLimits& limits, cudaStream_t stream);
 

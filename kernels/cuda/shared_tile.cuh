@@ -48,10 +48,12 @@ class PieceReader {
     row_ = tile + row * Tile::kRowBytes;
     chunk_ = half ^ Tile::Permutation(row);
   }
-  // Sixteen rows further down the permutation is the same.
-  __device__ void Load(uint32_t (&piece)[4], int row_piece,
-                       int column_piece) const {
-    const unsigned char* address = row_ + row_piece * 16 * Tile::kRowBytes +
+  // Sixteen rows further down the permutation is the same; `offset` moves the
+  // whole tile.
+  __device__ void Load(uint32_t (&piece)[4], int row_piece, int column_piece,
+                       int offset = 0) const {
+    const unsigned char* address = row_ + offset +
+                                   row_piece * 16 * Tile::kRowBytes +
                                    (((2 * column_piece) ^ chunk_) << 4);
     if constexpr (kPiece == Piece::kBTransposed) {
       LoadMatrix4Transposed(piece, address);

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -236,6 +237,64 @@ INSTANTIATE_TEST_SUITE_P(Types, GemmTest,
                          testing::Values(Type::kBF16, Type::kF16),
                          testing::PrintToStringParamName());
 
+// x, W and y of products that go in one launch.
+struct Part {
+  Part(Type type, int rows, int in, int out, Random* random)
+      : x(Encode(type, random->Normal(size_t{1} * rows * in))),
+        w(Encode(type, random->Normal(size_t{1} * out * in))),
+        y(size_t{1} * rows * out) {
+    params.type = type;
+    params.rows = rows;
+    params.in = in;
+    params.out = out;
+    params.x = x.data();
+    params.x_stride = in;
+    params.w = w.data();
+    params.y = y.data();
+    params.y_stride = out;
+  }
+
+  DeviceBuffer<uint16_t> x, w, y;
+  GemmParams params;
+};
+
+TEST_P(GemmTest, AGroupGivesTheBitsOfItsParts) {
+  for (int rows : {20, kOnDevice ? 5000 : 20}) {
+    std::vector<std::unique_ptr<Part>> parts;
+    std::vector<GemmParams> params;
+    std::vector<std::vector<uint16_t>> apart;
+    for (int in : {40, 136, 64}) {
+      parts.push_back(
+          std::make_unique<Part>(GetParam(), rows, in, 72, &random_));
+      const Part& part = *parts.back();
+      params.push_back(part.params);
+      EXPECT_TRUE(Ran(Gemm(part.params, TestLimits(), nullptr)));
+      apart.push_back(part.y.ToHost());
+      DeviceBuffer<uint16_t> blank(apart.back().size());
+      params.back().y = blank.data();
+      EXPECT_TRUE(Ran(GemmGroup(&params.back(), 1, TestLimits(), nullptr)));
+      EXPECT_EQ(blank.ToHost(), apart.back()) << "alone, in " << in;
+      params.back().y = part.params.y;
+    }
+    EXPECT_TRUE(Ran(GemmGroup(params.data(), 3, TestLimits(), nullptr)));
+    for (size_t i = 0; i < parts.size(); ++i) {
+      EXPECT_EQ(parts[i]->y.ToHost(), apart[i]) << i;
+    }
+  }
+}
+
+TEST_P(GemmTest, SumsAreTheResultBeforeItIsRounded) {
+  const int rows = 35, out = 40;
+  const Part part(GetParam(), rows, 72, out, &random_);
+  EXPECT_TRUE(Ran(Gemm(part.params, TestLimits(), nullptr)));
+  DeviceBuffer<float> sums(size_t{1} * rows * out);
+  GemmParams params = part.params;
+  params.y = nullptr;
+  params.sums = sums.data();
+  EXPECT_TRUE(Ran(Gemm(params, TestLimits(), nullptr)));
+  EXPECT_EQ(Encode(GetParam(), sums.ToHost()), part.y.ToHost());
+}
+
 class GemmLaunchTest : public testing::Test {
  protected:
   GemmLaunchTest() : memory_(16 * 64) {
@@ -267,6 +326,16 @@ TEST_F(GemmLaunchTest, RefusesWhatMakesNoSense) {
   EXPECT_TRUE(refuses(&GemmParams::y_stride, 12));
   EXPECT_TRUE(refuses(&GemmParams::w, nullptr));
   EXPECT_TRUE(refuses(&GemmParams::y, memory_.data() + 1));
+}
+
+TEST_F(GemmLaunchTest, RefusesGroupsOfDifferentShapes) {
+  GemmParams parts[] = {params_, params_};
+  parts[1].rows = 2;
+  EXPECT_EQ(GemmGroup(parts, 2, TestLimits(), nullptr), cudaErrorInvalidValue);
+  parts[1] = params_;
+  parts[1].gate = parts[1].w;
+  EXPECT_EQ(GemmGroup(parts, 2, TestLimits(), nullptr), cudaErrorInvalidValue);
+  EXPECT_EQ(GemmGroup(parts, 0, TestLimits(), nullptr), cudaErrorInvalidValue);
 }
 
 TEST_F(GemmLaunchTest, RefusesTilesThatTheDeviceHasNoMemoryFor) {
