@@ -238,6 +238,7 @@ void CudaEncoder::AttendHeads(const Scratch& scratch, const CudaLayer& layer,
   const int first_column = first_head * shape_.head_dim;
   const int columns = heads * shape_.head_dim;
   const int64_t part = int64_t{1} * chunk.rows * columns * kElement;
+  cuda::GemmParams products[3];
   for (int i = 0; i < 3; ++i) {
     const CudaProjection& projection = layer.projections[i];
     const CudaMatrix& matrix = projection.matrix;
@@ -246,20 +247,20 @@ void CudaEncoder::AttendHeads(const Scratch& scratch, const CudaLayer& layer,
             ? scratch.factors + projection.factor_column * kElement
             : chunk.x;
     const auto* const w = static_cast<const std::byte*>(matrix.w);
-    Note(cuda::Gemm(
-        {.type = weights_.type,
-         .rows = chunk.rows,
-         .in = matrix.in,
-         .out = columns,
-         .x = x,
-         .x_stride =
-             projection.factored ? layer.qkv_factors.out : shape_.hidden,
-         .w = w + int64_t{1} * first_column * matrix.in * kElement,
-         .bias = matrix.bias == nullptr ? nullptr : matrix.bias + first_column,
-         .y = scratch.qkv + i * part,
-         .y_stride = columns},
-        runtime_.device().limits, runtime_.stream()));
+    products[i] = {
+        .type = weights_.type,
+        .rows = chunk.rows,
+        .in = matrix.in,
+        .out = columns,
+        .x = x,
+        .x_stride = projection.factored ? layer.qkv_factors.out : shape_.hidden,
+        .w = w + int64_t{1} * first_column * matrix.in * kElement,
+        .bias = matrix.bias == nullptr ? nullptr : matrix.bias + first_column,
+        .y = scratch.qkv + i * part,
+        .y_stride = columns};
   }
+  Note(cuda::GemmGroup(products, 3, runtime_.device().limits,
+                       runtime_.stream()));
   Note(cuda::Attention({.type = weights_.type,
                         .sequences = chunk.sequences,
                         .max_tokens = batch_.max_tokens,
