@@ -23,16 +23,15 @@ double Rate(const MatmulCost& cost, const PlanTarget& target) {
 
 // Linear between the table's rows, constant outside.
 double MatmulGflops(const PlanTarget& target, double rows) {
-  const MatmulCost* begin = std::begin(kMatmulCosts);
-  const MatmulCost* end = std::end(kMatmulCosts);
-  const MatmulCost* above = std::find_if(
-      begin, end, [rows](const MatmulCost& cost) { return cost.rows >= rows; });
-  if (above == begin) return Rate(*begin, target);
-  if (above == end) return Rate(*(end - 1), target);
-  const MatmulCost* below = above - 1;
-  const double part = (rows - below->rows) / (above->rows - below->rows);
-  return Rate(*below, target) +
-         part * (Rate(*above, target) - Rate(*below, target));
+  constexpr int kCount = std::size(kMatmulCosts);
+  int above = 0;
+  while (above < kCount && kMatmulCosts[above].rows < rows) ++above;
+  if (above == 0) return Rate(kMatmulCosts[0], target);
+  if (above == kCount) return Rate(kMatmulCosts[kCount - 1], target);
+  const MatmulCost& low = kMatmulCosts[above - 1];
+  const MatmulCost& high = kMatmulCosts[above];
+  const double part = (rows - low.rows) / (high.rows - low.rows);
+  return Rate(low, target) + part * (Rate(high, target) - Rate(low, target));
 }
 
 // Multiplications and additions of one row through [in, out] of this rank.

@@ -28,6 +28,11 @@ thread_local int64_t allocations = 0;
   if (p == nullptr) std::abort();
   return p;
 }
+[[gnu::noinline]] void* operator new(size_t bytes,
+                                     const std::nothrow_t&) noexcept {
+  ++allocations;
+  return std::malloc(bytes);
+}
 [[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
 [[gnu::noinline]] void operator delete(void* p, size_t) noexcept {
   std::free(p);
