@@ -205,8 +205,11 @@ class GemmNormBlock {
     for (int which = 0; which < 3; ++which) {
       const int column = threadIdx.x * 4;
       if (column < params_.hidden) {
-        CopyAsync16(Vector(which) + column, vectors[which] + column,
-                    vectors[which] != nullptr);
+        // No arithmetic on the null of a bias that is not there.
+        const float* const from = vectors[which];
+        const bool there = from != nullptr;
+        CopyAsync16(Vector(which) + column, there ? from + column : from,
+                    there);
       }
     }
   }
