@@ -88,7 +88,7 @@ absl::StatusOr<std::unique_ptr<CpuBackend>> CpuBackend::Create(
 }
 
 CpuBackend::CpuBackend(const Model& model, CpuWeights weights,
-                       PlanTarget target, uint64_t arena_bytes)
+                       const PlanTarget& target, uint64_t arena_bytes)
     : shape_(model.shape),
       target_(target),
       weights_(std::move(weights)),

@@ -37,7 +37,7 @@ class CpuBackend final : public Backend {
   Arena& arena() { return arena_; }
 
  private:
-  CpuBackend(const Model& model, CpuWeights weights, PlanTarget target,
+  CpuBackend(const Model& model, CpuWeights weights, const PlanTarget& target,
              uint64_t arena_bytes);
   // Whether the plan was made for this model and target().
   bool IsMine(const Plan& plan) const;

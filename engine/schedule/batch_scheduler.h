@@ -3,8 +3,9 @@
 // Thread-safe; the one owner of everything that waits. Submit() reserves, takes
 // ownership if and only if it returns OK, and never blocks. Pull() closes one
 // batch: it fits the arena (fixed + charges) and the limits, and nothing is
-// added to it afterwards. Several devices may pull at once. Tasks that expired or whose callers went away are
-// finished by Pull(), one by one, and never reach a batch.
+// added to it afterwards. Several devices may pull at once. Tasks that expired
+// or whose callers went away are finished by Pull(), one by one, and never
+// reach a batch.
 //
 // A batch may wait for company for up to `gather_window` after its first task
 // came, but only while more tasks are known to be on their way (Expect()): an
