@@ -219,7 +219,8 @@ def tidy(check, wanted, checks=""):
 
 
 def is_source(path):
-    return path.parts[0] != "tests"
+    """clang-tidy 14 does not read nvcc's command lines."""
+    return path.parts[0] != "tests" and path.suffix != ".cu"
 
 
 def check_tidy():
@@ -232,7 +233,7 @@ def check_analyzer():
 
 
 def check_tidy_tests():
-    return tidy("tidy-tests", lambda path: not is_source(path))
+    return tidy("tidy-tests", lambda path: path.parts[0] == "tests")
 
 
 def check_shell():
