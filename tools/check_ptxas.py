@@ -26,7 +26,7 @@ SPILL_LIMITS = {
 
 FUNCTION = re.compile(r"Compiling entry function '([^']+)' for '([^']+)'")
 SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
-SERIALISED = re.compile(r"\bC75\d\d\b")
+SERIALISED = re.compile(r"\bC75(?!19)\d\d\b")  # C7519 is a remark
 NOISE = re.compile(r"^ptxas info|bytes stack frame")
 
 

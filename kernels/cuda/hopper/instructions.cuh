@@ -25,6 +25,12 @@ namespace svdserve::cuda::hopper {
 
 namespace ptx = ::cuda::ptx;
 
+// A block's dynamic shared memory, aligned as swizzled tiles must be.
+__device__ inline unsigned char* SwizzledSharedMemory() {
+  extern __shared__ __align__(1024) unsigned char svdserve_swizzled_shared[];
+  return svdserve_swizzled_shared;
+}
+
 // ---- Barriers in shared memory (mbarrier) ----
 
 __device__ inline void BarrierInit(uint64_t* barrier, uint32_t arrivals) {

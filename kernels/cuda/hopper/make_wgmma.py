@@ -114,7 +114,7 @@ def product(columns, a_in_registers):
     inputs = [f'"r"(a[{i}])' for i in range(4)] if a_in_registers else ['"l"(a)']
     inputs += ['"l"(b)', '"r"(int{accumulate})', '"n"(int{kTransposed})', '"C"(kTypes<T>)']
     lines = ["template <typename T, bool kTransposed = false>",
-             f"__device__ void Wgmma(float (&d)[{sums}], {a_type},",
+             f"__device__ __forceinline__ void Wgmma(float (&d)[{sums}], {a_type},",
              "    uint64_t b, bool accumulate) {",
              "  asm volatile("]
     text = ["{\\n.reg .pred p;\\n", f"setp.ne.b32 p, {accumulate}, 0;\\n",

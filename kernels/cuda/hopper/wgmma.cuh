@@ -75,7 +75,7 @@ inline constexpr char kTypes<__nv_bfloat16>[] = "bf16.bf16";
 // kTransposed: b lies in shared memory as [16, N], rows of k.
 
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[8], uint64_t a,
+__device__ __forceinline__ void Wgmma(float (&d)[8], uint64_t a,
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -89,7 +89,7 @@ __device__ void Wgmma(float (&d)[8], uint64_t a,
       "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[8], const uint32_t (&a)[4],
+__device__ __forceinline__ void Wgmma(float (&d)[8], const uint32_t (&a)[4],
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -103,7 +103,7 @@ __device__ void Wgmma(float (&d)[8], const uint32_t (&a)[4],
       "r"(int{accumulate}), "n"(int{kTransposed}), "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[16], uint64_t a,
+__device__ __forceinline__ void Wgmma(float (&d)[16], uint64_t a,
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -119,7 +119,7 @@ __device__ void Wgmma(float (&d)[16], uint64_t a,
       "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[16], const uint32_t (&a)[4],
+__device__ __forceinline__ void Wgmma(float (&d)[16], const uint32_t (&a)[4],
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -135,7 +135,7 @@ __device__ void Wgmma(float (&d)[16], const uint32_t (&a)[4],
       "r"(int{accumulate}), "n"(int{kTransposed}), "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[24], uint64_t a,
+__device__ __forceinline__ void Wgmma(float (&d)[24], uint64_t a,
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -153,7 +153,7 @@ __device__ void Wgmma(float (&d)[24], uint64_t a,
       "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[24], const uint32_t (&a)[4],
+__device__ __forceinline__ void Wgmma(float (&d)[24], const uint32_t (&a)[4],
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -171,7 +171,7 @@ __device__ void Wgmma(float (&d)[24], const uint32_t (&a)[4],
       "r"(int{accumulate}), "n"(int{kTransposed}), "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[32], uint64_t a,
+__device__ __forceinline__ void Wgmma(float (&d)[32], uint64_t a,
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -191,7 +191,7 @@ __device__ void Wgmma(float (&d)[32], uint64_t a,
       "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[32], const uint32_t (&a)[4],
+__device__ __forceinline__ void Wgmma(float (&d)[32], const uint32_t (&a)[4],
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -211,7 +211,7 @@ __device__ void Wgmma(float (&d)[32], const uint32_t (&a)[4],
       "r"(int{accumulate}), "n"(int{kTransposed}), "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[40], uint64_t a,
+__device__ __forceinline__ void Wgmma(float (&d)[40], uint64_t a,
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -233,7 +233,7 @@ __device__ void Wgmma(float (&d)[40], uint64_t a,
       "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[40], const uint32_t (&a)[4],
+__device__ __forceinline__ void Wgmma(float (&d)[40], const uint32_t (&a)[4],
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -255,7 +255,7 @@ __device__ void Wgmma(float (&d)[40], const uint32_t (&a)[4],
       "r"(int{accumulate}), "n"(int{kTransposed}), "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[48], uint64_t a,
+__device__ __forceinline__ void Wgmma(float (&d)[48], uint64_t a,
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -280,7 +280,7 @@ __device__ void Wgmma(float (&d)[48], uint64_t a,
       "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[48], const uint32_t (&a)[4],
+__device__ __forceinline__ void Wgmma(float (&d)[48], const uint32_t (&a)[4],
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -305,7 +305,7 @@ __device__ void Wgmma(float (&d)[48], const uint32_t (&a)[4],
       "r"(int{accumulate}), "n"(int{kTransposed}), "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[56], uint64_t a,
+__device__ __forceinline__ void Wgmma(float (&d)[56], uint64_t a,
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -331,7 +331,7 @@ __device__ void Wgmma(float (&d)[56], uint64_t a,
       "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[56], const uint32_t (&a)[4],
+__device__ __forceinline__ void Wgmma(float (&d)[56], const uint32_t (&a)[4],
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -357,7 +357,7 @@ __device__ void Wgmma(float (&d)[56], const uint32_t (&a)[4],
       "r"(int{accumulate}), "n"(int{kTransposed}), "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[64], uint64_t a,
+__device__ __forceinline__ void Wgmma(float (&d)[64], uint64_t a,
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -386,7 +386,7 @@ __device__ void Wgmma(float (&d)[64], uint64_t a,
       "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[64], const uint32_t (&a)[4],
+__device__ __forceinline__ void Wgmma(float (&d)[64], const uint32_t (&a)[4],
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -415,7 +415,7 @@ __device__ void Wgmma(float (&d)[64], const uint32_t (&a)[4],
       "r"(int{accumulate}), "n"(int{kTransposed}), "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[72], uint64_t a,
+__device__ __forceinline__ void Wgmma(float (&d)[72], uint64_t a,
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -445,7 +445,7 @@ __device__ void Wgmma(float (&d)[72], uint64_t a,
       "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[72], const uint32_t (&a)[4],
+__device__ __forceinline__ void Wgmma(float (&d)[72], const uint32_t (&a)[4],
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -475,7 +475,7 @@ __device__ void Wgmma(float (&d)[72], const uint32_t (&a)[4],
       "r"(int{accumulate}), "n"(int{kTransposed}), "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[80], uint64_t a,
+__device__ __forceinline__ void Wgmma(float (&d)[80], uint64_t a,
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -508,7 +508,7 @@ __device__ void Wgmma(float (&d)[80], uint64_t a,
       "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[80], const uint32_t (&a)[4],
+__device__ __forceinline__ void Wgmma(float (&d)[80], const uint32_t (&a)[4],
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -541,7 +541,7 @@ __device__ void Wgmma(float (&d)[80], const uint32_t (&a)[4],
       "r"(int{accumulate}), "n"(int{kTransposed}), "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[88], uint64_t a,
+__device__ __forceinline__ void Wgmma(float (&d)[88], uint64_t a,
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -577,7 +577,7 @@ __device__ void Wgmma(float (&d)[88], uint64_t a,
       "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[88], const uint32_t (&a)[4],
+__device__ __forceinline__ void Wgmma(float (&d)[88], const uint32_t (&a)[4],
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -613,7 +613,7 @@ __device__ void Wgmma(float (&d)[88], const uint32_t (&a)[4],
       "r"(int{accumulate}), "n"(int{kTransposed}), "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[96], uint64_t a,
+__device__ __forceinline__ void Wgmma(float (&d)[96], uint64_t a,
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -650,7 +650,7 @@ __device__ void Wgmma(float (&d)[96], uint64_t a,
       "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[96], const uint32_t (&a)[4],
+__device__ __forceinline__ void Wgmma(float (&d)[96], const uint32_t (&a)[4],
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -687,7 +687,7 @@ __device__ void Wgmma(float (&d)[96], const uint32_t (&a)[4],
       "r"(int{accumulate}), "n"(int{kTransposed}), "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[104], uint64_t a,
+__device__ __forceinline__ void Wgmma(float (&d)[104], uint64_t a,
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -727,7 +727,7 @@ __device__ void Wgmma(float (&d)[104], uint64_t a,
       "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[104], const uint32_t (&a)[4],
+__device__ __forceinline__ void Wgmma(float (&d)[104], const uint32_t (&a)[4],
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -767,7 +767,7 @@ __device__ void Wgmma(float (&d)[104], const uint32_t (&a)[4],
       "r"(int{accumulate}), "n"(int{kTransposed}), "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[112], uint64_t a,
+__device__ __forceinline__ void Wgmma(float (&d)[112], uint64_t a,
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -809,7 +809,7 @@ __device__ void Wgmma(float (&d)[112], uint64_t a,
       "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[112], const uint32_t (&a)[4],
+__device__ __forceinline__ void Wgmma(float (&d)[112], const uint32_t (&a)[4],
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -851,7 +851,7 @@ __device__ void Wgmma(float (&d)[112], const uint32_t (&a)[4],
       "r"(int{accumulate}), "n"(int{kTransposed}), "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[120], uint64_t a,
+__device__ __forceinline__ void Wgmma(float (&d)[120], uint64_t a,
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -895,7 +895,7 @@ __device__ void Wgmma(float (&d)[120], uint64_t a,
       "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[120], const uint32_t (&a)[4],
+__device__ __forceinline__ void Wgmma(float (&d)[120], const uint32_t (&a)[4],
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -939,7 +939,7 @@ __device__ void Wgmma(float (&d)[120], const uint32_t (&a)[4],
       "r"(int{accumulate}), "n"(int{kTransposed}), "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[128], uint64_t a,
+__device__ __forceinline__ void Wgmma(float (&d)[128], uint64_t a,
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
@@ -986,7 +986,7 @@ __device__ void Wgmma(float (&d)[128], uint64_t a,
       "C"(kTypes<T>));
 }
 template <typename T, bool kTransposed = false>
-__device__ void Wgmma(float (&d)[128], const uint32_t (&a)[4],
+__device__ __forceinline__ void Wgmma(float (&d)[128], const uint32_t (&a)[4],
     uint64_t b, bool accumulate) {
   asm volatile(
       "{\n.reg .pred p;\n"
