@@ -41,16 +41,30 @@ __device__ inline float NormalDistribution(float x) {
   return Saturate(fmaf(z, p, 0.5f));
 }
 
-// x/2 (1 + erf(x / sqrt(2))). For bf16, erf by one approximate tanh: the
-// polynomial is within 3e-5 of GELU, the tanh within 2.5e-4 |x|; half a unit
-// in the last place of bf16 is 2e-3 |x|, of fp16 2.4e-4 |x|.
+// For bf16 both forms of GELU are x/2 (1 + tanh(u)), by one approximate tanh;
+// this is u. For erf's form the polynomial is within 3e-5 of GELU, the tanh
+// within 2.5e-4 |x|; half a unit in the last place of bf16 is 2e-3 |x|.
+template <Activation kActivation>
+__device__ float GeluTanhArgument(float x) {
+  const float y = x * x;
+  if constexpr (kActivation == Activation::kGeluTanh) {
+    return x * fmaf(3.567741e-2f, y, 7.978846e-1f);
+  }
+  const float z = fminf(y, 36.0f);  // the polynomial turns later
+  return x * fmaf(fmaf(-3.515189e-4f, z, 3.700574e-2f), z, 7.975078e-1f);
+}
+template <Activation kActivation>
+__device__ float GeluByTanh(float x) {
+  const float half = 0.5f * x;
+  return fmaf(half, FastTanh(GeluTanhArgument<kActivation>(x)), half);
+}
+
+// x/2 (1 + erf(x / sqrt(2))). Half a unit in the last place of fp16 is
+// 2.4e-4 |x|.
 template <typename T>
 __device__ float Gelu(float x) {
   if constexpr (std::is_same_v<T, __nv_bfloat16>) {
-    const float half = 0.5f * x;
-    const float y = fminf(x * x, 36.0f);  // the polynomial turns later
-    const float p = fmaf(fmaf(-3.515189e-4f, y, 3.700574e-2f), y, 7.975078e-1f);
-    return fmaf(half, FastTanh(x * p), half);
+    return GeluByTanh<Activation::kGelu>(x);
   }
   return x * NormalDistribution(x);
 }
@@ -58,13 +72,10 @@ __device__ float Gelu(float x) {
 // x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
 template <typename T>
 __device__ float GeluTanh(float x) {
-  const float y = x * x;
   if constexpr (std::is_same_v<T, __nv_bfloat16>) {
-    const float half = 0.5f * x;
-    const float p = fmaf(3.567741e-2f, y, 7.978846e-1f);
-    return fmaf(half, FastTanh(x * p), half);
+    return GeluByTanh<Activation::kGeluTanh>(x);
   }
-  return Gate(x, x * fmaf(1.029432e-1f, y, 2.302208f));
+  return Gate(x, x * fmaf(1.029432e-1f, x * x, 2.302208f));
 }
 
 // `activation` is known when this is compiled, or the same for all threads.

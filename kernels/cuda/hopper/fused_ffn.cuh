@@ -1,12 +1,12 @@
 // The device side of the fused FFN on wgmma. A block owns 128 rows; of its
 // three warpgroups one thread of the last copies, the others compute 64 rows
 // each:
-//   h = act(p·V1ᵀ + b1) of 64 intermediate columns, rounded, in registers,
+//   h = act(p·V1ᵀ + b1) of a step's columns, rounded, in registers,
 //   z += h·U2ᵀ, in fp32 registers over the whole intermediate width.
 // An accumulator rounded in pairs is wgmma's left operand as it stands, so h
 // never leaves the registers.
 //
-// A step issues the products of h of the next 64 columns, then those of z, and
+// A step issues the products of the next step's h, then those of z, and
 // activates h while z's run. The two warpgroups issue in turns: one's products
 // run while the other activates.
 //
@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/hopper/instructions.cuh"
@@ -31,9 +32,10 @@ constexpr int kConsumers = 2;   // warpgroups that compute
 constexpr int kGroupRows = 64;  // of one of them
 constexpr int kRows = kConsumers * kGroupRows;
 constexpr int kThreads = (kConsumers + 1) * kWarpgroup;
-constexpr int kStep = 64;   // intermediate columns
 constexpr int kPanel = 64;  // columns of 128 bytes, a swizzle's width
 constexpr int kPanelBytes = kPanel * kElementBytes;  // of a row
+// Values of a thread that are activated side by side, which hides latencies.
+constexpr int kTogether = 16;
 constexpr int kMostStages = 8;
 // A bias is read until its step's V1 has left the ring. Within a ring of 8,
 // copies are at most 5 steps ahead of that.
@@ -44,16 +46,27 @@ constexpr int kConsumerRegisters = 240;
 constexpr int kProducerRegisters = 24;
 
 // What a kernel is compiled for.
-template <typename T, int kOut, Activation kAct>
+template <typename T, int kStepColumns, int kOut, Activation kAct>
 struct Config {
   using Element = T;
+  static constexpr int kStep = kStepColumns;  // of the intermediate
+  static_assert(kStep % kPanel == 0);
+  // Products of h without a loop, whose turns cost about 70 clocks. Longer ones
+  // would keep too many addresses in registers.
+  static constexpr int kUnrolled = kStep == kPanel ? 4 : 12;
   static constexpr Activation kActivation = kAct;
+  // Twice the activation is an instruction less; doubling and, of z, halving
+  // are exact.
+  static constexpr bool kByTanh =
+      std::is_same_v<T, __nv_bfloat16> &&
+      (kAct == Activation::kGelu || kAct == Activation::kGeluTanh);
+  static constexpr float kScale = kByTanh ? 2 : 1;
   static constexpr int kOutColumns = kOut;  // out_rank, padded
   // z in pieces of at most 256 columns, a wgmma's limit, and a copy's.
   static constexpr int kPieces = kOut > 256 ? 2 : 1;
   static constexpr int kPieceColumns = kOut / kPieces;
   static_assert(kPieceColumns % 16 == 0);
-  static constexpr int kOutBytes = kOut * kStep * kElementBytes;  // of U2
+  static constexpr int kOutPanelBytes = kOut * kPanelBytes;  // of U2
   static constexpr int kOutPanels = (kOut + kPanel - 1) / kPanel;
 };
 
@@ -64,47 +77,42 @@ struct Layout {
   int stage_bytes;  // of the ring: a tile of V1 or of U2
   int stages;
   int ring;      // after p
-  int bias;      // [kBiasSlots][kStep] float
+  int bias;      // [kBiasSlots][step] float
   int barriers;  // of p, then [kMostStages] full, [kMostStages] empty
   int end;       // of all of it; z is staged over p and the ring
 
-  __host__ __device__ constexpr Layout(int in_rank, int out_columns,
+  __host__ __device__ constexpr Layout(int in_rank, int step, int out_columns,
                                        int shared_bytes)
       : panels((in_rank + kPanel - 1) / kPanel),
-        stage_bytes(Larger(InBytes(), out_columns * kStep * kElementBytes)),
-        stages(Stages(shared_bytes)),
+        stage_bytes(Larger(panels * step * kPanelBytes,
+                           out_columns * step * kElementBytes)),
+        stages(0),
         ring(panels * kRows * kPanelBytes),
-        bias(Larger(ring + stages * stage_bytes, StagedBytes(out_columns))),
-        barriers(bias + kBiasBytes),
-        end(barriers + kBarrierBytes) {}
-
-  __host__ __device__ constexpr int InBytes() const {
-    return panels * kStep * kPanelBytes;
+        bias(0),
+        barriers(0),
+        end(0) {
+    const int bias_bytes = kBiasSlots * step * 4;
+    constexpr int kBarrierBytes = (1 + 2 * kMostStages) * 8;
+    const int fit =
+        (shared_bytes - ring - bias_bytes - kBarrierBytes) / stage_bytes;
+    stages = fit < kMostStages ? fit : kMostStages;
+    const int staged_bytes =
+        (out_columns + kPanel - 1) / kPanel * kRows * kPanelBytes;
+    bias = Larger(ring + stages * stage_bytes, staged_bytes);
+    barriers = bias + bias_bytes;
+    end = barriers + kBarrierBytes;
   }
 
  private:
-  static constexpr int kBiasBytes = kBiasSlots * kStep * 4;
-  static constexpr int kBarrierBytes = (1 + 2 * kMostStages) * 8;
-
   __host__ __device__ static constexpr int Larger(int a, int b) {
     return a > b ? a : b;
-  }
-  __host__ __device__ static constexpr int StagedBytes(int out_columns) {
-    return (out_columns + kPanel - 1) / kPanel * kRows * kPanelBytes;
-  }
-  // What fits, at most kMostStages.
-  __host__ __device__ constexpr int Stages(int shared_bytes) const {
-    const int fit = (shared_bytes - kBiasBytes - kBarrierBytes -
-                     panels * kRows * kPanelBytes) /
-                    stage_bytes;
-    return fit < kMostStages ? fit : kMostStages;
   }
 };
 
 struct Arguments {
   CUtensorMap p;    // boxes of [kRows, kPanel]
   CUtensorMap v1;   // [kStep, kPanel]
-  CUtensorMap u2;   // [kPieceColumns, kStep]
+  CUtensorMap u2;   // [kPieceColumns, kPanel]
   CUtensorMap z;    // [kGroupRows, kPanel]
   const float* b1;  // or null
   int in_rank;
@@ -135,11 +143,13 @@ class Place {
 template <typename C>
 class Block {
   using T = typename C::Element;
+  static constexpr int kStep = C::kStep;
 
  public:
   __device__ explicit Block(const Arguments& arguments)
       : args_(arguments),
-        layout_(arguments.in_rank, C::kOutColumns, arguments.shared_bytes),
+        layout_(arguments.in_rank, kStep, C::kOutColumns,
+                arguments.shared_bytes),
         shared_(SwizzledSharedMemory()),
         steps_((arguments.intermediate + kStep - 1) / kStep),
         group_(__shfl_sync(~0u, threadIdx.x / kWarpgroup, 0)),
@@ -169,6 +179,10 @@ class Block {
       Bias(0)[i] = 0;
     }
     if (threadIdx.x == 0) {
+      for (const CUtensorMap* map :
+           {&args_.p, &args_.v1, &args_.u2, &args_.z}) {
+        PrefetchTensorMap(map);
+      }
       BarrierInit(RowsFull(), 1);
       for (int stage = 0; stage < layout_.stages; ++stage) {
         BarrierInit(Full(stage), 1);
@@ -202,11 +216,11 @@ class Block {
     const int first = step * kStep;
     const int valid = min(kStep, args_.intermediate - first);
     const int bias_bytes = args_.b1 == nullptr ? 0 : valid * 4;
-    uint64_t* full = Claim(layout_.InBytes() + bias_bytes);
+    uint64_t* full = Claim(layout_.panels * kInPanelBytes + bias_bytes);
     unsigned char* tile = Stage(place_);
     for (int panel = 0; panel < layout_.panels; ++panel) {
-      TensorCopy(tile + panel * kStep * kPanelBytes, &args_.v1, panel * kPanel,
-                 first, full);
+      TensorCopy(tile + panel * kInPanelBytes, &args_.v1, panel * kPanel, first,
+                 full);
     }
     if (bias_bytes > 0)
       BulkCopy(Bias(step), args_.b1 + first, bias_bytes, full);
@@ -214,12 +228,16 @@ class Block {
   }
 
   __device__ void LoadOut(int step) {
-    uint64_t* full = Claim(C::kOutBytes);
+    uint64_t* full = Claim(kStep / kPanel * C::kOutPanelBytes);
     unsigned char* tile = Stage(place_);
 #pragma unroll
-    for (int piece = 0; piece < C::kPieces; ++piece) {
-      const int row = piece * C::kPieceColumns;
-      TensorCopy(tile + row * kPanelBytes, &args_.u2, step * kStep, row, full);
+    for (int column = 0; column < kStep; column += kPanel) {
+#pragma unroll
+      for (int row = 0; row < C::kOutColumns; row += C::kPieceColumns) {
+        TensorCopy(tile + row * kPanelBytes, &args_.u2, step * kStep + column,
+                   row, full);
+      }
+      tile += C::kOutPanelBytes;
     }
     place_.Advance();
   }
@@ -230,6 +248,9 @@ class Block {
     ArriveExpect(Full(place_.stage()), bytes);
     return Full(place_.stage());
   }
+
+  static constexpr int kRowPanelBytes = kRows * kPanelBytes;  // of p
+  static constexpr int kInPanelBytes = kStep * kPanelBytes;   // of V1
 
   // ---- The warpgroups that compute ----
 
@@ -287,39 +308,36 @@ class Block {
     BarrierWait(Full(place_.stage()), place_.parity());
     uint64_t p = Descriptor128(shared_ + group_ * kGroupRows * kPanelBytes);
     uint64_t v1 = Descriptor128(Stage(place_));
+    int sixteens = args_.in_rank / 16;
 #pragma unroll 1
-    for (int panel = 1; panel < layout_.panels; ++panel) {
-      MultiplyPanel<4>(p, v1, h);
-      p += kRows * kPanelBytes >> 4;
-      v1 += kStep * kPanelBytes >> 4;
+    for (; sixteens > C::kUnrolled; sixteens -= 4) {
+      MultiplySixteens<4>(p, v1, h);
+      p += kRowPanelBytes >> 4;
+      v1 += kInPanelBytes >> 4;
     }
-    switch (args_.in_rank / 16 % 4) {
-      case 1:
-        MultiplyPanel<1>(p, v1, h);
-        WgmmaCommit();
-        break;
-      case 2:
-        MultiplyPanel<2>(p, v1, h);
-        WgmmaCommit();
-        break;
-      case 3:
-        MultiplyPanel<3>(p, v1, h);
-        WgmmaCommit();
-        break;
-      default:
-        MultiplyPanel<4>(p, v1, h);
-        WgmmaCommit();
-    }
+    MultiplyLast<C::kUnrolled>(sixteens, p, v1, h);
     return Advance();
   }
-  // 16 columns, each 32 bytes after the last.
+  // Committed where the last product stands: elsewhere it would be one more.
   template <int kSixteens>
-  __device__ __forceinline__ static void MultiplyPanel(uint64_t p, uint64_t v1,
-                                                       Hidden& h) {
+  __device__ __forceinline__ static void MultiplyLast(int sixteens, uint64_t p,
+                                                      uint64_t v1, Hidden& h) {
+    if (kSixteens == 1 || sixteens == kSixteens) {
+      MultiplySixteens<kSixteens>(p, v1, h);
+      WgmmaCommit();
+    } else if constexpr (kSixteens > 1) {
+      MultiplyLast<kSixteens - 1>(sixteens, p, v1, h);
+    }
+  }
+  template <int kSixteens>
+  __device__ __forceinline__ static void MultiplySixteens(uint64_t p,
+                                                          uint64_t v1,
+                                                          Hidden& h) {
 #pragma unroll
     for (int k = 0; k < kSixteens; ++k) {
-      constexpr int kNext = 16 * kElementBytes >> 4;
-      Wgmma<T>(h, p + k * kNext, v1 + k * kNext, true);
+      const int within = k % 4 * 16 * kElementBytes;  // a panel
+      Wgmma<T>(h, p + ((k / 4 * kRowPanelBytes + within) >> 4),
+               v1 + ((k / 4 * kInPanelBytes + within) >> 4), true);
     }
   }
 
@@ -331,10 +349,10 @@ class Block {
     for (int k = 0; k < kStep / 16; ++k) {
 #pragma unroll
       for (int piece = 0; piece < C::kPieces; ++piece) {
-        constexpr int kPieceBytes = C::kPieceColumns * kPanelBytes;
-        Wgmma<T>(z[piece], a[k],
-                 u2 + ((piece * kPieceBytes + k * 16 * kElementBytes) >> 4),
-                 true);
+        const int offset = k / 4 * C::kOutPanelBytes +
+                           piece * C::kPieceColumns * kPanelBytes +
+                           k % 4 * 16 * kElementBytes;
+        Wgmma<T>(z[piece], a[k], u2 + (offset >> 4), true);
       }
     }
     WgmmaCommit();
@@ -352,18 +370,44 @@ class Block {
     if (Lane() == 0) Arrive(Empty(stage));
   }
 
-  // h = act(h + bias)
+  // h = act(h + bias) * kScale
   __device__ __forceinline__ void Activate(int step, Hidden& h) {
     const float* biases = Bias(step) + Lane() % 4 * 2;
 #pragma unroll
-    for (int n = 0; n < kStep / 8; ++n) {
-      const float2 bias = *reinterpret_cast<const float2*>(biases + n * 8);
+    for (int first = 0; first < kStep / 2; first += kTogether) {
+      float* x = h + first;
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        h[n * 4 + i] = cuda::Activate<T>(
-            C::kActivation, h[n * 4 + i] + (i % 2 == 0 ? bias.x : bias.y));
+      for (int i = 0; i < kTogether; i += 4) {
+        const float2 bias =
+            *reinterpret_cast<const float2*>(biases + (first + i) * 2);
+        x[i] += bias.x;
+        x[i + 1] += bias.y;
+        x[i + 2] += bias.x;
+        x[i + 3] += bias.y;
+      }
+      if constexpr (C::kByTanh) {
+        float u[kTogether];
+#pragma unroll
+        for (int i = 0; i < kTogether; ++i) {
+          u[i] = GeluTanhArgument<C::kActivation>(x[i]);
+        }
+#pragma unroll
+        for (int i = 0; i < kTogether; ++i) u[i] = TanhInOrder(u[i]);
+#pragma unroll
+        for (int i = 0; i < kTogether; ++i) x[i] = fmaf(x[i], u[i], x[i]);
+      } else {
+#pragma unroll
+        for (int i = 0; i < kTogether; ++i) {
+          x[i] = cuda::Activate<T>(C::kActivation, x[i]);
+        }
       }
     }
+  }
+  // FastTanh() where it stands, so that several follow one another.
+  __device__ __forceinline__ static float TanhInOrder(float x) {
+    float y;
+    asm volatile("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
   }
 
   __device__ __forceinline__ static void Clear(Hidden& h) {
@@ -395,8 +439,8 @@ class Block {
         const int chunk = column % kPanel / 8 + Lane() / 16;
         StoreMatrix4(staged + column / kPanel * kStagedBytes +
                          row * kPanelBytes + ((chunk ^ (row % 8)) << 4),
-                     Pack<T>(q[0], q[1]), Pack<T>(q[2], q[3]),
-                     Pack<T>(q[4], q[5]), Pack<T>(q[6], q[7]));
+                     Unscaled(q[0], q[1]), Unscaled(q[2], q[3]),
+                     Unscaled(q[4], q[5]), Unscaled(q[6], q[7]));
       }
     }
     FenceSharedForAsync();
@@ -409,6 +453,10 @@ class Block {
     }
     BulkCommit();
     BulkWaitRead<0>();
+  }
+
+  __device__ static uint32_t Unscaled(float low, float high) {
+    return Pack<T>(low * (1 / C::kScale), high * (1 / C::kScale));
   }
 
   // ---- Places ----
