@@ -12,6 +12,8 @@
 
 #include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/hopper/gemm.h"
+#include "kernels/cuda/kernel_family.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/shared_tile.cuh"
@@ -489,6 +491,11 @@ cudaError_t GemmWithTile(int tile, const GemmParams& params,
 cudaError_t Gemm(const GemmParams& params, const DeviceLimits& limits,
                  cudaStream_t stream) {
   if (!MakesSense(params)) return cudaErrorInvalidValue;
+  if constexpr (kHopperLinked) {
+    if (TakesHopperKernels(limits) && hopper::GemmTakes(params, limits)) {
+      return hopper::Gemm(params, limits, stream);
+    }
+  }
   return GemmWithTile(FastestTile(params, 1, limits), params, limits, stream);
 }
 

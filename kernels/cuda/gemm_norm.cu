@@ -9,6 +9,8 @@
 
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/gemm_norm.h"
+#include "kernels/cuda/hopper/gemm_norm.h"
+#include "kernels/cuda/kernel_family.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/product_loop.cuh"
 #include "kernels/cuda/ptx.cuh"
@@ -513,6 +515,11 @@ cudaError_t GemmNorm(const GemmNormParams& params, const DeviceLimits& limits,
   const int norm_tile = NormTile(params, limits);
   if (params.update != nullptr && norm_tile >= 0) {
     return GemmThenNorm(params, limits, norm_tile, stream);
+  }
+  if constexpr (kHopperLinked) {
+    if (TakesHopperKernels(limits) && hopper::GemmNormTakes(params, limits)) {
+      return hopper::GemmNorm(params, limits, stream);
+    }
   }
   return GemmNormWithTile(FastestTile(params, limits), params, limits, stream);
 }

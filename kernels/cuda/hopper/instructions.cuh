@@ -103,6 +103,41 @@ __device__ inline void FenceSharedForAsync() {
   ptx::fence_proxy_async(ptx::space_shared);
 }
 
+// ---- Clusters ----
+
+__device__ inline int RankInCluster() {
+  return static_cast<int>(ptx::get_sreg_cluster_ctarank());
+}
+// Waits for all threads of all blocks; what they wrote before is seen.
+__device__ inline void ClusterSync() {
+  ptx::barrier_cluster_arrive(ptx::sem_release);
+  ptx::barrier_cluster_wait(ptx::sem_acquire);
+}
+// Where a block's shared memory has what this one's has at `shared`.
+__device__ inline uint32_t AddressInCluster(const void* shared, int rank) {
+  uint32_t address;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;"
+      : "=r"(address)
+      : "r"(SharedAddress(shared)), "r"(rank));
+  return address;
+}
+// Writes to a block of the cluster in the background; its barrier counts the
+// bytes as those of a copy.
+__device__ inline void SendAsync(uint32_t to, float2 v, uint32_t barrier) {
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], "
+      "{%1, %2}, [%3];" ::"r"(to),
+      "f"(v.x), "f"(v.y), "r"(barrier)
+      : "memory");
+}
+// BarrierWait() for what other blocks sent.
+__device__ inline void BarrierWaitInCluster(uint64_t* barrier,
+                                            uint32_t parity) {
+  while (!ptx::mbarrier_try_wait_parity(ptx::sem_acquire, ptx::scope_cluster,
+                                        barrier, parity)) {
+  }
+}
+
 // ---- Threads ----
 
 // True in one thread of the warp.

@@ -107,18 +107,10 @@ class Bench {
   void Layer(const ModelSizes& m, const Shape& s) {
     head_ = {{"model", m.name}, {"ranks", m.ranks_name}, {"shape", Name(s)}};
     const int d = m.hidden, rows = s.rows(), inner = m.intermediate;
-    Gemm("qkv_factors", rows, d, 3 * m.qkv_rank, Activation::kNone);
-    Gemm("head_factor", rows, m.qkv_rank, d, Activation::kNone);
-    Gemm("out_narrow", rows, d, m.out_rank, Activation::kNone);
-    Gemm("ffn_factors", rows, d, m.ffn_rank, Activation::kNone);
-    Gemm("ffn_inner", rows, m.ffn_rank, inner, Activation::kGelu);
-    Gemm("ffn_narrow", rows, inner, m.ffn_rank, Activation::kNone);
-    GemmNorm("out_expand_norm", rows, m.out_rank, d);
-    GemmNorm("ffn_expand_norm", rows, m.ffn_rank, d);
-    FusedFfn("ffn_core", rows, m.ffn_rank, inner, m.ffn_rank);
+    Products(m, rows, "");
     if (cuda::TakesHopperKernels(limits_)) {
       const cuda::ScopedPortableKernels portable;
-      FusedFfn("ffn_core_portable", rows, m.ffn_rank, inner, m.ffn_rank);
+      Products(m, rows, "_portable");
     }
     LowRankAttention("attention_core", s, m);
     Attention("attention", s, m.heads, m.head_dim(), false);
@@ -148,6 +140,20 @@ class Bench {
 
  private:
   using MakeCall = std::function<Call()>;
+
+  // What has kernels of both families; names end in `suffix`.
+  void Products(const ModelSizes& m, int rows, const std::string& suffix) {
+    const int d = m.hidden, inner = m.intermediate;
+    Gemm("qkv_factors" + suffix, rows, d, 3 * m.qkv_rank, Activation::kNone);
+    Gemm("head_factor" + suffix, rows, m.qkv_rank, d, Activation::kNone);
+    Gemm("out_narrow" + suffix, rows, d, m.out_rank, Activation::kNone);
+    Gemm("ffn_factors" + suffix, rows, d, m.ffn_rank, Activation::kNone);
+    Gemm("ffn_inner" + suffix, rows, m.ffn_rank, inner, Activation::kGelu);
+    Gemm("ffn_narrow" + suffix, rows, inner, m.ffn_rank, Activation::kNone);
+    GemmNorm("out_expand_norm" + suffix, rows, m.out_rank, d);
+    GemmNorm("ffn_expand_norm" + suffix, rows, m.ffn_rank, d);
+    FusedFfn("ffn_core" + suffix, rows, m.ffn_rank, inner, m.ffn_rank);
+  }
 
   static std::string Name(const Shape& s) {
     return std::to_string(s.sequences) + "x" + std::to_string(s.length);

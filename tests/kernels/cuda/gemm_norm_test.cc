@@ -2,10 +2,13 @@
 
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <tuple>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/cuda/hopper/gemm_norm.h"
+#include "kernels/cuda/kernel_family.h"
 #include "tests/kernels/cuda/device_buffer.h"
 #include "tests/reference/ops.h"
 
@@ -17,6 +20,8 @@ constexpr float kEps = 1e-5f;
 // Half a layer's end: the residual stream, what is added, weights.
 class HalfLayer {
  public:
+  using Launcher = std::function<cudaError_t(const GemmNormParams&)>;
+
   HalfLayer(Type type, int rows, int in, int hidden, Random* random)
       : type_(type), rows_(rows), in_(in), hidden_(hidden) {
     y_ = Rounded(type, random->Normal(size_t{1} * rows * in));
@@ -37,6 +42,11 @@ class HalfLayer {
   std::vector<uint16_t> RunRows(int first, int count) const {
     std::vector<uint16_t> x;
     EXPECT_TRUE(Ran(Launch(first, count, -1, TestLimits(), &x)));
+    return x;
+  }
+  std::vector<uint16_t> RunBy(const Launcher& launcher) const {
+    std::vector<uint16_t> x;
+    EXPECT_TRUE(Ran(Launch(0, rows_, launcher, &x)));
     return x;
   }
   // False if the tile is for other widths or devices.
@@ -79,6 +89,16 @@ class HalfLayer {
   // Waits for the result.
   cudaError_t Launch(int first, int count, int tile, const DeviceLimits& limits,
                      std::vector<uint16_t>* result) const {
+    return Launch(
+        first, count,
+        [&](const GemmNormParams& params) {
+          return tile < 0 ? GemmNorm(params, limits, nullptr)
+                          : GemmNormWithTile(tile, params, limits, nullptr);
+        },
+        result);
+  }
+  cudaError_t Launch(int first, int count, const Launcher& launcher,
+                     std::vector<uint16_t>* result) const {
     // Rows of y end in NaN, as do y and x.
     const int y_stride = in_ + 8;
     std::vector<float> y(size_t{1} * (count + 1) * y_stride, NAN);
@@ -109,9 +129,7 @@ class HalfLayer {
     params.x = x_device.data();
     DeviceBuffer<float> update(size_t{1} * count * hidden_);
     if (has_update_) params.update = update.data();
-    const cudaError_t error =
-        tile < 0 ? GemmNorm(params, limits, nullptr)
-                 : GemmNormWithTile(tile, params, limits, nullptr);
+    const cudaError_t error = launcher(params);
     if (error != cudaSuccess) return error;
     EXPECT_TRUE(Ran(error));
     *result = x_device.ToHost();
@@ -217,6 +235,73 @@ INSTANTIATE_TEST_SUITE_P(
     Shapes, GemmNormTest,
     testing::Combine(testing::Values(Type::kBF16, Type::kF16),
                      testing::Values(32, 128, 288, 384, 512, 768, 1024)));
+
+// On a Hopper GPU the tests above ran its kernels where rows are many.
+class GemmNormFamiliesTest : public testing::TestWithParam<Type> {
+ protected:
+  void SetUp() override {
+    if (!TakesHopperKernels(TestLimits())) {
+      GTEST_SKIP() << "no device for the Hopper kernels";
+    }
+  }
+
+  void ExpectSameBits(int rows, int in, int hidden, bool biased = true) {
+    if constexpr (kHopperLinked) {
+      SCOPED_TRACE(testing::Message()
+                   << rows << " rows, " << in << " -> " << hidden);
+      HalfLayer half_layer(GetParam(), rows, in, hidden, &random_);
+      if (!biased) half_layer.DropBias();
+      const std::vector<uint16_t> bits =
+          half_layer.RunBy([](const GemmNormParams& params) {
+            return hopper::GemmNorm(params, TestLimits(), nullptr);
+          });
+      const ScopedPortableKernels portable;
+      EXPECT_EQ(half_layer.Run(), bits);
+    }
+  }
+
+  Random random_;
+};
+
+TEST_P(GemmNormFamiliesTest, SameBitsWhereRowsEndInsideTiles) {
+  for (int hidden : {384, 768, 1024}) {
+    for (int rows : {1, 63, 64, 65, 127, 129, 1000}) {
+      ExpectSameBits(rows, 200, hidden, rows != 65);
+    }
+    for (int in : {8, 64, 96, 192, 256, 320}) ExpectSameBits(130, in, hidden);
+  }
+}
+
+// Blocks have many turns each; a race shows now and then.
+TEST_P(GemmNormFamiliesTest, SameBitsAtModelShapesLarge) {
+  ExpectSameBits(16400, 160, 384);
+  ExpectSameBits(16400, 192, 768);
+  ExpectSameBits(16400, 320, 768);
+  ExpectSameBits(9000, 256, 1024);
+}
+
+TEST_P(GemmNormFamiliesTest, OnlyWhatFits) {
+  if constexpr (kHopperLinked) {
+    const DeviceLimits limits = {90, 132, 227 << 10};
+    GemmNormParams params;
+    params.rows = 16384;
+    params.in = 320;
+    params.hidden = 768;
+    EXPECT_TRUE(hopper::GemmNormTakes(params, limits));
+    EXPECT_FALSE(hopper::GemmNormTakes(params, {90, 132, 99 << 10}));
+    params.hidden = 512;
+    EXPECT_FALSE(hopper::GemmNormHas(params, limits));
+    params.hidden = 768;
+    params.in = 3072;
+    EXPECT_FALSE(hopper::GemmNormHas(params, limits));
+    params.in = 320;
+    params.rows = 100;
+    EXPECT_FALSE(hopper::GemmNormTakes(params, limits));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, GemmNormFamiliesTest,
+                         testing::Values(Type::kBF16, Type::kF16));
 
 class GemmNormLaunchTest : public testing::Test {
  protected:

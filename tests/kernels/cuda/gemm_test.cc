@@ -2,10 +2,13 @@
 
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/cuda/hopper/gemm.h"
+#include "kernels/cuda/kernel_family.h"
 #include "tests/kernels/cuda/device_buffer.h"
 #include "tests/reference/ops.h"
 
@@ -42,6 +45,8 @@ struct Shape {
 // x, weights and biases; x and y are columns of wider matrices.
 class Product {
  public:
+  using Launch = std::function<cudaError_t(const GemmParams&)>;
+
   Product(Type type, const Shape& shape, Random* random)
       : type_(type), shape_(shape) {
     const size_t weights = size_t{1} * shape.out * shape.in;
@@ -62,6 +67,16 @@ class Product {
   }
   // Rows [first, first + count), alone.
   std::vector<uint16_t> RunRows(int first, int count, int tile) const {
+    return RunRows(first, count, [tile](const GemmParams& params) {
+      return tile < 0 ? Gemm(params, TestLimits(), nullptr)
+                      : GemmWithTile(tile, params, TestLimits(), nullptr);
+    });
+  }
+  std::vector<uint16_t> RunBy(const Launch& launch) const {
+    return RunRows(0, shape_.rows, launch);
+  }
+  std::vector<uint16_t> RunRows(int first, int count,
+                                const Launch& launch) const {
     // Rows end in NaN, and so does the matrix.
     const int x_stride = shape_.in + 8;
     const int y_stride = shape_.out + 16;
@@ -91,9 +106,7 @@ class Product {
         shape_.gated && biased_ ? gate_bias_device.data() : nullptr;
     params.y = y_device.data();
     params.y_stride = y_stride;
-    EXPECT_TRUE(Ran(tile < 0
-                        ? Gemm(params, TestLimits(), nullptr)
-                        : GemmWithTile(tile, params, TestLimits(), nullptr)));
+    EXPECT_TRUE(Ran(launch(params)));
     return Kept(before, y_device.ToHost(), count, y_stride);
   }
 
@@ -235,6 +248,86 @@ TEST_P(GemmTest, ModelShapesMatchTheReferenceByAllTiles) {
     }
   }
 }
+
+// On a Hopper GPU the tests above ran its kernels wherever rows are many and no
+// tile is asked for.
+class GemmFamiliesTest : public GemmTest {
+ protected:
+  void SetUp() override {
+    if (!TakesHopperKernels(TestLimits())) {
+      GTEST_SKIP() << "no device for the Hopper kernels";
+    }
+  }
+
+  // All of y, what must not be written included, by each tile.
+  void ExpectSameBits(const Shape& shape, Activation activation, bool biased) {
+    if constexpr (kHopperLinked) {
+      SCOPED_TRACE(testing::Message()
+                   << shape.rows << " rows, " << shape.in << " -> " << shape.out
+                   << ", activation " << static_cast<int>(activation));
+      Product product = Make(shape);
+      product.Activate(activation);
+      if (!biased) product.DropBiases();
+      const std::vector<uint16_t> bits = product.RunTile(3);
+      for (int tile = 0; tile < hopper::kGemmTiles; ++tile) {
+        EXPECT_EQ(product.RunBy([tile](const GemmParams& params) {
+          return hopper::GemmWithTile(tile, params, TestLimits(), nullptr);
+        }),
+                  bits)
+            << "tile " << tile;
+      }
+    }
+  }
+};
+
+TEST_P(GemmFamiliesTest, SameBitsWhereRowsEndInsideTiles) {
+  for (int rows : {1, 63, 64, 65, 127, 128, 129, 1000}) {
+    ExpectSameBits({rows, 200, 136}, Activation::kGelu, true);
+  }
+}
+
+TEST_P(GemmFamiliesTest, SameBitsAtRandomShapes) {
+  for (int i = 0; i < 20; ++i) {
+    ExpectSameBits({random_.Integer(1, 700), 8 * random_.Integer(1, 100),
+                    8 * random_.Integer(1, 100)},
+                   kActivations[i % 5], random_.Integer(0, 3) > 0);
+  }
+}
+
+// Multiprocessors have several tiles each, which is where stages are waited for
+// and memory is written again; a race shows now and then.
+TEST_P(GemmFamiliesTest, SameBitsAtModelShapesLarge) {
+  ExpectSameBits({4100, 320, 3072}, Activation::kGelu, true);
+  ExpectSameBits({16400, 192, 768}, Activation::kNone, true);
+  ExpectSameBits({9000, 768, 576}, Activation::kNone, false);
+  ExpectSameBits({2000, 3072, 320}, Activation::kNone, true);
+}
+
+TEST_P(GemmFamiliesTest, TheLauncherTakesThemForManyRows) {
+  if constexpr (kHopperLinked) {
+    GemmParams params;
+    params.rows = 4096;
+    params.in = params.out = 768;
+    EXPECT_TRUE(hopper::GemmTakes(params, TestLimits()));
+    params.gate = &params;
+    EXPECT_FALSE(hopper::GemmTakes(params, TestLimits()));
+    params.gate = nullptr;
+    params.rows = 16;
+    EXPECT_FALSE(hopper::GemmTakes(params, TestLimits()));
+    DeviceLimits small = TestLimits();
+    small.shared_bytes = 99 << 10;
+    params.rows = 4096;
+    EXPECT_FALSE(hopper::GemmTakes(params, small));
+  }
+  Product product = Make({4100, 136, 72});
+  const std::vector<uint16_t> bits = product.Run();
+  const ScopedPortableKernels portable;
+  EXPECT_EQ(product.Run(), bits);
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, GemmFamiliesTest,
+                         testing::Values(Type::kBF16, Type::kF16),
+                         testing::PrintToStringParamName());
 
 INSTANTIATE_TEST_SUITE_P(Types, GemmTest,
                          testing::Values(Type::kBF16, Type::kF16),

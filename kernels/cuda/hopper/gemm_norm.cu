@@ -1,0 +1,566 @@
+// x = LayerNorm(x + y·Wᵀ + b), in place, by wgmma. The blocks of a cluster
+// share rows; each has a part of the columns, whose weights stay in its shared
+// memory while rows pass through. Sums of rows go from block to block.
+//
+// One warp copies: weights once, then y and x through a ring of stages. Two
+// warpgroups take turns at 64 rows each: one multiplies while the other
+// normalises what it has.
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cuda/hopper/gemm_norm.h"
+#include "kernels/cuda/hopper/instructions.cuh"
+#include "kernels/cuda/hopper/tensor_map.h"
+#include "kernels/cuda/hopper/wgmma.cuh"
+#include "kernels/cuda/launch.cuh"
+
+namespace svdserve::cuda::hopper {
+namespace {
+
+constexpr int kWarpgroup = 128;
+constexpr int kConsumers = 2;                            // warpgroups
+constexpr int kThreads = (kConsumers + 1) * kWarpgroup;  // and who copies
+constexpr int kWarps = kConsumers * 4;
+constexpr int kRows = 64;  // of a warpgroup
+constexpr int kWarpRows = 16;
+constexpr int kDepth = 64;  // of k, of a stage
+constexpr int kPanel = 64;  // columns of x, of a stage
+constexpr int kRowBytes = 64 * kElementBytes;
+constexpr int kStageBytes = kRows * kRowBytes;
+constexpr int kMinStages = 4;
+constexpr int kMaxStages = 16;
+constexpr int kMaxSteps = 8;  // of k
+constexpr int kSlices = 8;  // of a row's sums, as the portable kernel has them
+constexpr int kWarpSumBytes = kWarpRows * kSlices * sizeof(float);
+constexpr int kResultBytes = kWarpRows * kRowBytes;  // a warp's, of a panel
+
+constexpr int DivideUp(int a, int b) { return (a + b - 1) / b; }
+
+// What a kernel is compiled for.
+template <typename T, int kHiddenWidth, int kClusterBlocks>
+struct Config {
+  using Element = T;
+  static constexpr int kHidden = kHiddenWidth;
+  static constexpr int kBlocks = kClusterBlocks;      // of a cluster
+  static constexpr int kColumns = kHidden / kBlocks;  // of a block
+  static_assert(kColumns % kPanel == 0 && kSlices % kBlocks == 0);
+
+  static constexpr int kWeightBytes = kColumns * kRowBytes;  // of kDepth of k
+  static constexpr int kSumBytes = kWarps * 2 * kWarpSumBytes;
+  static constexpr int kVectorBytes = 3 * kColumns * sizeof(float);
+  // Stages full and empty, weights, sums.
+  static constexpr int kBarriers = 2 * kMaxStages + kMaxSteps + 2 * kWarps;
+
+  static constexpr int SharedBytes(int in, int stages) {
+    return DivideUp(in, kDepth) * kWeightBytes + stages * kStageBytes +
+           2 * kWarps * kResultBytes + kSumBytes + kVectorBytes +
+           kBarriers * int{sizeof(uint64_t)};
+  }
+  // That fit; fewer than kMinStages: `in` is too large.
+  static constexpr int Stages(int in, int shared_bytes) {
+    if (DivideUp(in, kDepth) > kMaxSteps) return 0;
+    const int left = shared_bytes - SharedBytes(in, 0);
+    return std::min(left / kStageBytes, kMaxStages);
+  }
+};
+
+struct KernelParams {
+  CUtensorMap y;       // boxes of kRows x kDepth
+  CUtensorMap w;       // of the block's columns x kDepth
+  CUtensorMap x;       // of kRows x kPanel
+  CUtensorMap result;  // the same, of kWarpRows
+  const float* bias;
+  const float* gamma;
+  const float* beta;
+  float eps;
+  int rows, in;
+  int stages;
+};
+
+// A thread's part of a block's work. Consumers have of their warpgroup's rows
+// two, Row(0) and Row(1), in each two columns of every eight of the block's.
+template <typename C>
+class GemmNormBlock {
+  using T = typename C::Element;
+  static constexpr int kTiles = C::kColumns / 8;
+  static constexpr int kBlockSlices = kSlices / C::kBlocks;
+  static constexpr int kSliceTiles = kTiles / kBlockSlices;
+  static constexpr int kPanels = C::kColumns / kPanel;
+
+ public:
+  __device__ explicit GemmNormBlock(const KernelParams& params)
+      : params_(params),
+        steps_((params.in + kDepth - 1) / kDepth),
+        row_tiles_((params.rows + kRows - 1) / kRows),
+        weights_(SwizzledSharedMemory()),
+        stages_(weights_ + steps_ * C::kWeightBytes),
+        results_(stages_ + params.stages * kStageBytes),
+        sums_(reinterpret_cast<float*>(results_ + 2 * kWarps * kResultBytes)),
+        vectors_(sums_ + C::kSumBytes / sizeof(float)) {
+    full_ = reinterpret_cast<uint64_t*>(vectors_ + 3 * C::kColumns);
+    empty_ = full_ + kMaxStages;
+    weights_full_ = empty_ + kMaxStages;
+    sums_full_ = weights_full_ + kMaxSteps;
+  }
+
+  __device__ void Run() {
+    if (threadIdx.x == 0) InitBarriers();
+    LoadVectors();
+    __syncthreads();
+    ClusterSync();
+    if (Warp() >= kWarps) {
+      ReturnRegisters<40>();
+      if (Warp() == kWarps && ElectOne()) Copy();
+    } else {
+      TakeRegisters<232>();
+      Consume();
+    }
+  }
+
+ private:
+  __device__ void InitBarriers() {
+    PrefetchTensorMap(&params_.w);
+    PrefetchTensorMap(&params_.y);
+    PrefetchTensorMap(&params_.x);
+    PrefetchTensorMap(&params_.result);
+    for (int i = 0; i < params_.stages; ++i) {
+      BarrierInit(&full_[i], 1);
+      BarrierInit(&empty_[i], 4);  // warps
+    }
+    for (int i = 0; i < steps_; ++i) BarrierInit(&weights_full_[i], 1);
+    for (int i = 0; i < 2 * kWarps; ++i) BarrierInit(&sums_full_[i], 1);
+    BarrierInitFence();
+  }
+  // Bias, gamma and beta of the block's columns.
+  __device__ void LoadVectors() const {
+    const float* const vectors[] = {params_.bias, params_.gamma, params_.beta};
+#pragma unroll
+    for (int which = 0; which < 3; ++which) {
+      for (int i = threadIdx.x; i < C::kColumns; i += kThreads) {
+        vectors_[which * C::kColumns + i] =
+            vectors[which] == nullptr ? 0 : vectors[which][FirstColumn() + i];
+      }
+    }
+  }
+
+  __device__ static int FirstColumn() { return RankInCluster() * C::kColumns; }
+  // Of a turn; at or past row_tiles_ there is none.
+  __device__ static int RowTile(int turn) {
+    return blockIdx.x / C::kBlocks + turn * (gridDim.x / C::kBlocks);
+  }
+  __device__ static int Warpgroup() {
+    return __shfl_sync(0xffffffffu, threadIdx.x / kWarpgroup, 0);
+  }
+  __device__ static int Warp() { return threadIdx.x / 32; }
+  __device__ static int Lane() { return threadIdx.x % 32; }
+
+  // The stages' order, as both sides go through it.
+  struct Place {
+    int stage = 0;
+    uint32_t parity = 0;
+
+    __device__ void Advance(int stages) {
+      if (++stage == stages) {
+        stage = 0;
+        parity ^= 1;
+      }
+    }
+  };
+  __device__ unsigned char* Stage(int stage) const {
+    return stages_ + stage * kStageBytes;
+  }
+
+  // Of each turn y, by steps, then x, by panels; with the first the weights.
+  __device__ void Copy() {
+    Place place;
+#pragma unroll 1
+    for (int turn = 0; RowTile(turn) < row_tiles_; ++turn) {
+      const int row = RowTile(turn) * kRows;
+#pragma unroll 1
+      for (int step = 0; step < steps_; ++step) {
+        if (turn == 0) {
+          ArriveExpect(&weights_full_[step], C::kWeightBytes);
+          TensorCopy(weights_ + step * C::kWeightBytes, &params_.w,
+                     step * kDepth, FirstColumn(), &weights_full_[step]);
+        }
+        CopyStage(place, params_.y, step * kDepth, row);
+      }
+#pragma unroll 1
+      for (int panel = 0; panel < kPanels; ++panel) {
+        CopyStage(place, params_.x, FirstColumn() + panel * kPanel, row);
+      }
+    }
+  }
+  __device__ void CopyStage(Place& place, const CUtensorMap& map, int column,
+                            int row) const {
+    BarrierWait(&empty_[place.stage], place.parity ^ 1);
+    ArriveExpect(&full_[place.stage], kStageBytes);
+    TensorCopy(Stage(place.stage), &map, column, row, &full_[place.stage]);
+    place.Advance(params_.stages);
+  }
+
+  // ---- Products and norm ----
+
+  __device__ void Consume() {
+    const int warpgroup = Warpgroup();
+    if (warpgroup == 1) HandOver();
+    uint32_t parity = 0;
+#pragma unroll 1
+    for (int turn = warpgroup; RowTile(turn) < row_tiles_; turn += kConsumers) {
+      NamedBarrierWait(kTurnBarrier + warpgroup, kConsumers * kWarpgroup);
+      MultiplyAndReadRows(turn);
+      AddResidual();
+      Standardize(parity);
+      StoreScaled(RowTile(turn) * kRows + Warp() % 4 * kWarpRows);
+      parity ^= 1;
+    }
+    if (Lane() == 0) BulkWaitRead<0>();
+  }
+
+  // The barrier of each warpgroup's turn, at which the other arrives. (A wait
+  // for a stage cannot tell its rounds apart, so that stages are waited for in
+  // their order.)
+  static constexpr int kTurnBarrier = 1;
+  __device__ static void HandOver() {
+    NamedBarrierArrive(kTurnBarrier + 1 - Warpgroup(), kConsumers * kWarpgroup);
+  }
+
+  // sum = y·Wᵀ, and while the last products are under way, x to registers.
+  __device__ void MultiplyAndReadRows(int turn) {
+    const int done = turn * (steps_ + kPanels);
+    Place place = {done % params_.stages, uint32_t(done / params_.stages & 1)};
+    int read_stage = 0;
+#pragma unroll 1
+    for (int step = 0; step < steps_; ++step) {
+      BarrierWait(&weights_full_[step], 0);
+      BarrierWait(&full_[place.stage], place.parity);
+      const uint64_t y = Descriptor128(Stage(place.stage));
+      const uint64_t w = Descriptor128(weights_ + step * C::kWeightBytes);
+      WgmmaFence();
+#pragma unroll
+      for (int k = 0; k < kDepth / 16; ++k) {
+        Wgmma<T>(sum_, y + 2 * k, w + 2 * k, step + k > 0);
+      }
+      WgmmaCommit();
+      WgmmaWait<1>();
+      if (step > 0) Release(read_stage);
+      read_stage = place.stage;
+      place.Advance(params_.stages);
+    }
+#pragma unroll
+    for (int panel = 0; panel < kPanels; ++panel) {
+      BarrierWait(&full_[place.stage], place.parity);
+      const unsigned char* const rows =
+          Stage(place.stage) + Warp() % 4 * kWarpRows * kRowBytes;
+#pragma unroll
+      for (int n = panel * 8; n < panel * 8 + 8; n += 2) {
+        LoadMatrix4(x_[n / 2], rows + PieceOffset(n));
+      }
+      __syncwarp();
+      Release(place.stage);
+      place.Advance(params_.stages);
+    }
+    if (RowTile(turn + 1) < row_tiles_) HandOver();
+    WgmmaWait<0>();
+    Release(read_stage);
+  }
+  // By each warp, when it has read what a copy may overwrite.
+  __device__ void Release(int stage) const {
+    if (Lane() == 0) Arrive(&empty_[stage]);
+  }
+
+  // Of columns 8n to 8n + 15 of the warp's rows in a panel: where this lane's
+  // part is for ldmatrix and stmatrix.
+  __device__ static int PieceOffset(int n) {
+    const int row = Lane() % 16;
+    return row * kRowBytes + ((n % 8 + Lane() / 16) ^ (row & 7)) * 16;
+  }
+  __device__ float2 At(int vector, int n) const {
+    return *reinterpret_cast<const float2*>(vectors_ + vector * C::kColumns +
+                                            n * 8 + Lane() % 4 * 2);
+  }
+
+  // sum + bias + x
+  __device__ void AddResidual() {
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+      const float2 bias = At(0, n);
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const float2 x = Unpack<T>(x_[n / 2][n % 2 * 2 + i]);
+        float* sums = &sum_[n * 4 + i * 2];
+        sums[0] = sums[0] + bias.x + x.x;
+        sums[1] = sums[1] + bias.y + x.y;
+      }
+    }
+  }
+
+  // Of whole rows, from the thread's parts of this block's slices: four lanes,
+  // then all slices in order. `which`: of two buffers.
+  __device__ void AddUp(float (&slices)[2][kBlockSlices], int which,
+                        uint32_t parity, float (&total)[2]) const {
+    constexpr int kSent = 2 * kBlockSlices;  // of two rows
+    const int at = Warp() * 2 + which;
+    float* const buffer = sums_ + at * (kWarpSumBytes / sizeof(float)) +
+                          Lane() / 4 * kSent;  // [kBlocks, 8, kSent]
+    uint64_t* const barrier = &sums_full_[at];
+    if (Lane() == 0) ArriveExpect(barrier, kWarpSumBytes);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+#pragma unroll
+      for (int s = 0; s < kBlockSlices; ++s) {
+        slices[i][s] += ShuffleXor(slices[i][s], 1);
+        slices[i][s] += ShuffleXor(slices[i][s], 2);
+      }
+    }
+    // Each lane of four to other blocks.
+    for (int rank = Lane() % 4; rank < C::kBlocks; rank += 4) {
+      const uint32_t to =
+          AddressInCluster(buffer + RankInCluster() * 8 * kSent, rank);
+      const uint32_t their_barrier = AddressInCluster(barrier, rank);
+#pragma unroll
+      for (int i = 0; i < kSent; i += 2) {
+        const float* const values = &slices[0][0] + i;
+        SendAsync(to + i * sizeof(float), {values[0], values[1]},
+                  their_barrier);
+      }
+    }
+    BarrierWaitInCluster(barrier, parity);
+    float all[2][kSlices];
+#pragma unroll
+    for (int block = 0; block < C::kBlocks; ++block) {
+#pragma unroll
+      for (int i = 0; i < kSent; i += 2) {
+        const float2 pair =
+            *reinterpret_cast<const float2*>(buffer + block * 8 * kSent + i);
+        float* const to = &all[0][0];
+        const int first = block * kBlockSlices;
+        to[i / kBlockSlices * kSlices + first + i % kBlockSlices] = pair.x;
+        to[(i + 1) / kBlockSlices * kSlices + first + (i + 1) % kBlockSlices] =
+            pair.y;
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      total[i] = 0;
+#pragma unroll
+      for (int s = 0; s < kSlices; ++s) total[i] += all[i][s];
+    }
+  }
+
+  // Leaves deviations from the mean, and what to scale them by.
+  __device__ void Standardize(uint32_t parity) {
+    float slices[2][kBlockSlices] = {};
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        slices[i][n / kSliceTiles] += sum_[n * 4 + i * 2];
+        slices[i][n / kSliceTiles] += sum_[n * 4 + i * 2 + 1];
+      }
+    }
+    float mean[2];
+    AddUp(slices, 0, parity, mean);
+    constexpr float kWidth = C::kHidden;
+    mean[0] /= kWidth;
+    mean[1] /= kWidth;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+#pragma unroll
+      for (int s = 0; s < kBlockSlices; ++s) slices[i][s] = 0;
+    }
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        float* sums = &sum_[n * 4 + i * 2];
+        float& squares = slices[i][n / kSliceTiles];
+        sums[0] -= mean[i];
+        sums[1] -= mean[i];
+        squares = fmaf(sums[0], sums[0], squares);
+        squares = fmaf(sums[1], sums[1], squares);
+      }
+    }
+    AddUp(slices, 1, parity, scale_);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      scale_[i] = 1 / sqrtf(scale_[i] / kWidth + params_.eps);
+    }
+  }
+
+  // The result, rounded, by panels of the warp's rows.
+  __device__ void StoreScaled(int row) {
+#pragma unroll
+    for (int panel = 0; panel < kPanels; ++panel) {
+      unsigned char* const to =
+          results_ + (Warp() * 2 + result_) * kResultBytes;
+      result_ ^= 1;
+      uint32_t scaled[4][4];
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        const int n = panel * 8 + i;
+        const float2 gamma = At(1, n);
+        const float2 beta = At(2, n);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const float* sums = &sum_[n * 4 + half * 2];
+          scaled[i / 2][i % 2 * 2 + half] =
+              Pack<T>(fmaf(sums[0] * scale_[half], gamma.x, beta.x),
+                      fmaf(sums[1] * scale_[half], gamma.y, beta.y));
+        }
+      }
+      if (Lane() == 0) BulkWaitRead<1>();
+      __syncwarp();
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        StoreMatrix4(to + PieceOffset(2 * i), scaled[i][0], scaled[i][1],
+                     scaled[i][2], scaled[i][3]);
+      }
+      FenceSharedForAsync();
+      __syncwarp();
+      if (Lane() == 0) {
+        TensorStore(&params_.result, FirstColumn() + panel * kPanel, row, to);
+        BulkCommit();
+      }
+    }
+  }
+
+  const KernelParams& params_;
+  const int steps_;      // of k
+  const int row_tiles_;  // of kRows
+  // Shared memory.
+  unsigned char* weights_;  // [steps][kColumns, kDepth]
+  unsigned char* stages_;   // [stages][kRows, kDepth or kPanel]
+  unsigned char* results_;  // [kWarps][2][kWarpRows, kPanel]
+  float* sums_;             // [kWarps][2][kBlocks][8][2 kBlockSlices]
+  float* vectors_;          // bias, gamma, beta: [kColumns]
+  uint64_t* full_;          // of each stage
+  uint64_t* empty_;
+  uint64_t* weights_full_;  // of each step
+  uint64_t* sums_full_;     // of each warp, two
+  float sum_[C::kColumns / 2];
+  uint32_t x_[kTiles / 2][4];
+  float scale_[2];
+  int result_ = 0;  // the next
+};
+
+template <typename C>
+__global__ void __cluster_dims__(C::kBlocks, 1, 1)
+    __launch_bounds__(kThreads, 1)
+        GemmNormKernel(const __grid_constant__ KernelParams params) {
+  GemmNormBlock<C>(params).Run();
+}
+
+// ---- On the host ----
+
+// Clusters that run at once: fewer than multiprocessors would give, since a
+// cluster does not span their groups.
+template <typename C>
+int ClustersAtOnce(int shared_bytes) {
+  static std::array<std::atomic<int>, 64> of_device;
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || device >= 64) return 1;
+  int clusters = of_device[device];
+  if (clusters > 0) return clusters;
+  cudaLaunchAttribute attribute;
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {C::kBlocks, 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(C::kBlocks);
+  config.blockDim = dim3(kThreads);
+  config.dynamicSmemBytes = shared_bytes;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  if (cudaFuncSetAttribute(GemmNormKernel<C>,
+                           cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           shared_bytes) != cudaSuccess ||
+      cudaOccupancyMaxActiveClusters(&clusters, GemmNormKernel<C>, &config) !=
+          cudaSuccess) {
+    return 1;
+  }
+  of_device[device] = std::max(1, clusters);
+  return std::max(1, clusters);
+}
+
+template <typename C>
+cudaError_t LaunchAs(const GemmNormParams& p, const DeviceLimits& limits,
+                     cudaStream_t stream) {
+  KernelParams params;
+  const MatrixView x = {p.type, p.x, p.rows, p.hidden, p.hidden};
+  const cudaError_t errors[] = {
+      MakeTensorMap({p.type, p.y, p.rows, p.in, p.y_stride}, {kRows, kDepth},
+                    &params.y),
+      MakeTensorMap({p.type, p.w, p.hidden, p.in, p.in}, {C::kColumns, kDepth},
+                    &params.w),
+      MakeTensorMap(x, {kRows, kPanel}, &params.x),
+      MakeTensorMap(x, {kWarpRows, kPanel}, &params.result)};
+  for (cudaError_t error : errors) {
+    if (error != cudaSuccess) return error;
+  }
+  params.bias = p.bias;
+  params.gamma = p.gamma;
+  params.beta = p.beta;
+  params.eps = p.eps;
+  params.rows = p.rows;
+  params.in = p.in;
+  params.stages = C::Stages(p.in, limits.shared_bytes);
+  const int clusters =
+      std::min(DivideUp(p.rows, kRows), ClustersAtOnce<C>(limits.shared_bytes));
+  return Launch(GemmNormKernel<C>, dim3(clusters * C::kBlocks), kThreads,
+                C::SharedBytes(p.in, params.stages), stream, params);
+}
+
+template <int kHidden, int kBlocks>
+bool Fits(const GemmNormParams& p, const DeviceLimits& limits) {
+  return Config<__half, kHidden, kBlocks>::Stages(p.in, limits.shared_bytes) >=
+         kMinStages;
+}
+
+template <int kHidden, int kBlocks>
+cudaError_t LaunchOf(const GemmNormParams& p, const DeviceLimits& limits,
+                     cudaStream_t stream) {
+  if (p.type == Type::kF16) {
+    return LaunchAs<Config<__half, kHidden, kBlocks>>(p, limits, stream);
+  }
+  return LaunchAs<Config<__nv_bfloat16, kHidden, kBlocks>>(p, limits, stream);
+}
+
+}  // namespace
+
+bool GemmNormHas(const GemmNormParams& params, const DeviceLimits& limits) {
+  switch (params.hidden) {
+    case 384:
+      return Fits<384, 2>(params, limits);
+    case 768:
+      return Fits<768, 4>(params, limits);
+    case 1024:
+      return Fits<1024, 8>(params, limits);
+    default:
+      return false;
+  }
+}
+
+bool GemmNormTakes(const GemmNormParams& params, const DeviceLimits& limits) {
+  // Fewer end sooner by portable kernels.
+  const int least_rows = params.hidden == 384 ? 3072 : 512;
+  return params.rows >= least_rows && GemmNormHas(params, limits);
+}
+
+cudaError_t GemmNorm(const GemmNormParams& params, const DeviceLimits& limits,
+                     cudaStream_t stream) {
+  if (!GemmNormHas(params, limits)) return cudaErrorNotSupported;
+  if (params.rows == 0) return cudaSuccess;
+  switch (params.hidden) {
+    case 384:
+      return LaunchOf<384, 2>(params, limits, stream);
+    case 768:
+      return LaunchOf<768, 4>(params, limits, stream);
+    default:
+      return LaunchOf<1024, 8>(params, limits, stream);
+  }
+}
+
+}  // namespace svdserve::cuda::hopper

@@ -1,0 +1,23 @@
+// GemmNorm() on Hopper: the same contract and bits, for many rows of some
+// widths. The launcher of kernels/cuda/gemm_norm.h chooses.
+#ifndef SVDSERVE_KERNELS_CUDA_HOPPER_GEMM_NORM_H_
+#define SVDSERVE_KERNELS_CUDA_HOPPER_GEMM_NORM_H_
+
+#include "kernels/cuda/gemm_norm.h"
+
+namespace svdserve::cuda::hopper {
+
+// Whether there is a kernel for the width and `in`, whose weights must fit into
+// the shared memory of a cluster.
+bool GemmNormHas(const GemmNormParams& params, const DeviceLimits& limits);
+// Whether there is, and rows are so many that it is the faster one.
+bool GemmNormTakes(const GemmNormParams& params, const DeviceLimits& limits);
+
+// Where GemmNormHas() and TakesHopperKernels() are true, with parameters that
+// have passed GemmNorm()'s checks. `update` is not used.
+cudaError_t GemmNorm(const GemmNormParams& params, const DeviceLimits& limits,
+                     cudaStream_t stream);
+
+}  // namespace svdserve::cuda::hopper
+
+#endif  // SVDSERVE_KERNELS_CUDA_HOPPER_GEMM_NORM_H_
