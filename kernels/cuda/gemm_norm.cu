@@ -428,9 +428,8 @@ bool MakesSense(const GemmNormParams& p) {
 }
 
 // The order of a row's sums depends on the width, so that has one padding.
-bool Takes(const Tile& tile, const GemmNormParams& params,
-           const DeviceLimits& limits) {
-  return tile.columns == PaddedWidth(params.hidden) &&
+bool Takes(const Tile& tile, int hidden, const DeviceLimits& limits) {
+  return tile.columns == PaddedWidth(hidden) &&
          tile.SharedBytes() <= limits.shared_bytes;
 }
 
@@ -445,7 +444,7 @@ int64_t Cycles(const Tile& tile, int rows, const DeviceLimits& limits) {
 int FastestTile(const GemmNormParams& params, const DeviceLimits& limits) {
   int fastest = -1;
   for (int i = 0; i < kGemmNormTiles; ++i) {
-    if (!Takes(kTiles[i], params, limits)) continue;
+    if (!Takes(kTiles[i], params.hidden, limits)) continue;
     if (fastest < 0 || Cycles(kTiles[i], params.rows, limits) <
                            Cycles(kTiles[fastest], params.rows, limits)) {
       fastest = i;
@@ -455,9 +454,9 @@ int FastestTile(const GemmNormParams& params, const DeviceLimits& limits) {
 }
 
 // For the norm alone; -1 where none is taken.
-int NormTile(const GemmNormParams& params, const DeviceLimits& limits) {
+int NormTile(int hidden, const DeviceLimits& limits) {
   for (int i = 0; i < kGemmNormTiles; ++i) {
-    if (kTiles[i].rows == 16 && Takes(kTiles[i], params, limits)) return i;
+    if (kTiles[i].rows == 16 && Takes(kTiles[i], hidden, limits)) return i;
   }
   return -1;
 }
@@ -497,7 +496,7 @@ cudaError_t GemmNormWithTile(int tile, const GemmNormParams& params,
                              const DeviceLimits& limits, cudaStream_t stream) {
   if (!MakesSense(params)) return cudaErrorInvalidValue;
   if (tile < 0 || tile >= kGemmNormTiles ||
-      !Takes(kTiles[tile], params, limits)) {
+      !Takes(kTiles[tile], params.hidden, limits)) {
     return cudaErrorNotSupported;
   }
   if (params.rows == 0) return cudaSuccess;
@@ -507,10 +506,14 @@ cudaError_t GemmNormWithTile(int tile, const GemmNormParams& params,
                     tile, params, stream);
 }
 
+bool GemmNormTakesUpdate(int hidden, const DeviceLimits& limits) {
+  return hidden > 0 && hidden <= 1024 && NormTile(hidden, limits) >= 0;
+}
+
 cudaError_t GemmNorm(const GemmNormParams& params, const DeviceLimits& limits,
                      cudaStream_t stream) {
   if (!MakesSense(params)) return cudaErrorInvalidValue;
-  const int norm_tile = NormTile(params, limits);
+  const int norm_tile = NormTile(params.hidden, limits);
   if (params.update != nullptr && norm_tile >= 0) {
     return GemmThenNorm(params, limits, norm_tile, stream);
   }
