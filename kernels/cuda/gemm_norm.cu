@@ -131,11 +131,14 @@ class GemmNormBlock {
   __device__ void Run() {
     steps_ = (params_.in + C::kDepth - 1) / C::kDepth;
     LoadVectors();
+    WaitForPriorKernels();
+    LetNextKernelStart();
     loop_.Run(steps_, *this);
     Normalize();
   }
 
-  // The norm alone: sums come from memory.
+  // The norm alone: sums come from memory. x is of kernels before Gemm(), which
+  // has waited for them.
   __device__ void RunNorm() {
     steps_ = 0;
     LoadVectors();
@@ -144,6 +147,8 @@ class GemmNormBlock {
       LoadRows(part * C::kPartRows);
     }
     CopyCommit();
+    WaitForPriorKernels();
+    LetNextKernelStart();
     LoadSums();
     Normalize();
   }
@@ -465,8 +470,9 @@ constexpr auto kAllTiles = std::make_index_sequence<kGemmNormTiles>();
 
 cudaError_t LaunchTile(Kernel kernel, int tile, const GemmNormParams& params,
                        cudaStream_t stream) {
-  return Launch(kernel, dim3(DivideUp(params.rows, kTiles[tile].rows)),
-                kThreads, kTiles[tile].SharedBytes(), stream, params);
+  return LaunchDependent(kernel, params.rows,
+                         dim3(DivideUp(params.rows, kTiles[tile].rows)),
+                         kThreads, kTiles[tile].SharedBytes(), stream, params);
 }
 
 // y·Wᵀ by blocks that have some of the columns each, then the norm.
