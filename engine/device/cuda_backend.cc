@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "engine/plan/cuda_shape.h"
 #include "kernels/cuda/fused_ffn.h"
+#include "kernels/cuda/gemm_norm.h"
 #include "kernels/cuda/lowrank_attention.h"
 
 namespace svdserve {
@@ -24,6 +25,10 @@ constexpr int kFullSpeedTokens = 16384;
 constexpr int kMostGraphTokens = 4096;
 // Graphs of 1 to 2 MiB each on the device.
 constexpr int kGraphsKept = 64;
+
+// Up to so many rows two kernels end a half-layer sooner than one, which has a
+// block for each 16 rows or more.
+constexpr int kUpdateRows = 512;
 
 constexpr int kLeastSm = 80;
 constexpr int kMaxHidden = 1024;
@@ -87,6 +92,8 @@ PlanTarget TargetOf(const ModelShape& shape, const cuda::DeviceLimits& limits) {
           .device = Device::kCuda,
           .sm = limits.sm,
           .multiprocessors = limits.multiprocessors,
+          .update_rows =
+              cuda::GemmNormTakesUpdate(shape.hidden, limits) ? kUpdateRows : 0,
           .fusion = FusionOf(shape, limits)};
 }
 

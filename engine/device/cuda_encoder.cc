@@ -62,13 +62,15 @@ struct CudaEncoder::Scratch {
         qkv(encoder.At(plan.Find(step, Role::kQkv))),
         context(encoder.At(plan.Find(step, Role::kContext))),
         narrow(encoder.At(plan.Find(step, Role::kNarrow))),
-        inner(encoder.At(plan.Find(step, Role::kInner))) {}
+        inner(encoder.At(plan.Find(step, Role::kInner))),
+        update(encoder.At(plan.Find(step, Role::kUpdate))) {}
 
   std::byte* factors;  // [rows, ranks]
   std::byte* qkv;      // [3, rows, heads of a group * head_dim]
   std::byte* context;  // [rows, heads * head_dim]
   std::byte* narrow;   // [rows, rank]
   std::byte* inner;    // [rows, intermediate]
+  std::byte* update;   // [rows, hidden] float
 };
 
 // ---- The batch ----
@@ -198,7 +200,8 @@ void CudaEncoder::Attention(const Scratch& scratch, const Step& step,
     Apply(output.first, chunk.rows, scratch.context, scratch.narrow);
     from = scratch.narrow;
   }
-  AddAndNormalize(output.second, layer.attention_norm, chunk, from);
+  AddAndNormalize(output.second, layer.attention_norm, chunk, from,
+                  scratch.update);
 }
 
 void CudaEncoder::AttendFused(const Scratch& scratch, const CudaLayer& layer,
@@ -332,7 +335,8 @@ void CudaEncoder::FeedForward(const Scratch& scratch, const Step& step,
     }
   }
   // x = LayerNorm(x + Z·V_2)
-  AddAndNormalize(layer.ffn_out.second, layer.ffn_norm, chunk, from);
+  AddAndNormalize(layer.ffn_out.second, layer.ffn_norm, chunk, from,
+                  scratch.update);
 }
 
 // ---- Outputs ----
@@ -398,7 +402,7 @@ void CudaEncoder::Apply(const CudaMatrix& matrix, int rows, const void* x,
 
 void CudaEncoder::AddAndNormalize(const CudaMatrix& matrix,
                                   const CudaNorm& norm, const Chunk& chunk,
-                                  const void* y) {
+                                  const void* y, std::byte* update) {
   Note(cuda::GemmNorm({.type = weights_.type,
                        .rows = chunk.rows,
                        .in = matrix.in,
@@ -410,7 +414,8 @@ void CudaEncoder::AddAndNormalize(const CudaMatrix& matrix,
                        .gamma = norm.gamma,
                        .beta = norm.beta,
                        .eps = weights_.norm_eps,
-                       .x = chunk.x},
+                       .x = chunk.x,
+                       .update = As<float>(update)},
                       runtime_.device().limits, runtime_.stream()));
 }
 

@@ -77,9 +77,10 @@ class CudaEncoder {
   // y = act(x·W + b); both packed.
   void Apply(const CudaMatrix& matrix, int rows, const void* x, void* y,
              cuda::Activation activation = cuda::Activation::kNone);
-  // x = LayerNorm(x + y·W + b), over the chunk's rows.
+  // x = LayerNorm(x + y·W + b), over the chunk's rows. `update`: memory, or
+  // null.
   void AddAndNormalize(const CudaMatrix& matrix, const CudaNorm& norm,
-                       const Chunk& chunk, const void* y);
+                       const Chunk& chunk, const void* y, std::byte* update);
 
   std::byte* At(const Buffer* buffer) const;
   std::byte* HiddenRow(int row) const;

@@ -80,6 +80,25 @@ std::set<int> CudaFeedForwardRows(const PlanTarget& target,
   return rows;
 }
 
+// Whether a chunk of so many rows is the whole batch, and so short that memory
+// for its update pays. The smallest choice stays without it.
+bool MayHaveUpdate(const PlanTarget& target, const BatchShape& batch,
+                   int rows) {
+  return rows >= batch.tokens && rows <= target.update_rows;
+}
+
+// Each choice of few rows once more, with memory for the update.
+void AddUpdates(const PlanTarget& target, const BatchShape& batch,
+                std::vector<Chunking>* choices) {
+  const size_t count = choices->size();
+  for (size_t i = 0; i < count; ++i) {
+    Chunking chunking = (*choices)[i];
+    if (!MayHaveUpdate(target, batch, chunking.rows)) continue;
+    chunking.update = true;
+    choices->push_back(chunking);
+  }
+}
+
 // Group sizes that divide the heads evenly enough, in whole column panels.
 std::vector<int> HeadChoices(const ModelShape& shape,
                              const PlanTarget& target) {
@@ -130,6 +149,7 @@ std::vector<Chunking> AttentionChoices(const ModelShape& shape,
       if (fuses) choices.push_back({.rows = rows, .fused = true});
       add_groups(1, rows);
     }
+    AddUpdates(target, batch, &choices);
     return choices;
   }
   for (int lanes : LaneChoices(target)) {
@@ -150,6 +170,7 @@ std::vector<Chunking> FeedForwardChoices(const ModelShape& shape,
       if (fuses) choices.push_back({.rows = rows, .fused = true});
       choices.push_back({.rows = rows});
     }
+    AddUpdates(target, batch, &choices);
     return choices;
   }
   for (int lanes : LaneChoices(target)) {

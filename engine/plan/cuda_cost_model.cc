@@ -39,6 +39,14 @@ class Kernels {
                   rows * (in + 2 * hidden) + int64_t{1} * in * hidden);
   }
 
+  // The same with memory for y·Wᵀ, by two kernels.
+  double GemmThenNorm(int64_t rows, int in, int hidden) const {
+    const double norm = Launch(
+        Waves(CeilDiv(rows, costs_.norm_rows), costs_.norm_block_seconds),
+        4 * rows * hidden);
+    return Gemm(rows, in, hidden) + norm;
+  }
+
   // Both products together are one sum over the intermediate width.
   double FusedFfn(int64_t rows, const LayerRanks& ranks,
                   int intermediate) const {
@@ -117,9 +125,11 @@ double Projection(const Kernels& kernels, int64_t rows, int in, int out,
 
 // The end of a half-layer: x = LayerNorm(x + y·W + b).
 double Update(const Kernels& kernels, int64_t rows, int in, int hidden,
-              int rank) {
-  if (rank == 0) return kernels.GemmNorm(rows, in, hidden);
-  return kernels.Gemm(rows, in, rank) + kernels.GemmNorm(rows, rank, hidden);
+              int rank, const Chunking& chunking) {
+  const double narrow = rank > 0 ? kernels.Gemm(rows, in, rank) : 0;
+  const int depth = rank > 0 ? rank : in;
+  return narrow + (chunking.update ? kernels.GemmThenNorm(rows, depth, hidden)
+                                   : kernels.GemmNorm(rows, depth, hidden));
 }
 
 double UnfusedCore(const ModelShape& model, const Kernels& kernels,
@@ -150,7 +160,7 @@ double AttentionChunk(const ModelShape& model, const Kernels& kernels,
                  : UnfusedCore(model, kernels, ranks, sequences, length,
                                chunking.heads);
   return seconds + Update(kernels, rows, model.heads * model.head_dim,
-                          model.hidden, ranks.attention_output);
+                          model.hidden, ranks.attention_output, chunking);
 }
 
 double FeedForwardChunk(const ModelShape& model, const Kernels& kernels,
@@ -161,12 +171,12 @@ double FeedForwardChunk(const ModelShape& model, const Kernels& kernels,
       ranks.ffn_in > 0 ? kernels.Gemm(rows, model.hidden, ranks.ffn_in) : 0;
   if (chunking.fused) {
     return seconds + kernels.FusedFfn(rows, ranks, model.intermediate) +
-           kernels.GemmNorm(rows, ranks.ffn_out, model.hidden);
+           Update(kernels, rows, ranks.ffn_out, model.hidden, 0, chunking);
   }
   seconds +=
       Projection(kernels, rows, model.hidden, model.intermediate, ranks.ffn_in);
-  return seconds +
-         Update(kernels, rows, model.intermediate, model.hidden, ranks.ffn_out);
+  return seconds + Update(kernels, rows, model.intermediate, model.hidden,
+                          ranks.ffn_out, chunking);
 }
 
 }  // namespace

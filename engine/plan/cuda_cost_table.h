@@ -39,6 +39,9 @@ struct CudaCosts {
   // The launcher takes the faster of two tiles; the larger comes first.
   CudaTileCost gemm[2];
   CudaTileCost gemm_norm[2];
+  // The norm of an update that is in memory.
+  int norm_rows;              // of a block
+  double norm_block_seconds;  // but for its launch
   CudaTileCost fused_ffn[2];
   CudaAttentionCost attention[3];
   int attention_rows;     // queries of a block of plain attention
@@ -52,6 +55,8 @@ inline constexpr CudaCosts kCudaCosts[] = {
      .bytes_per_second = 1.6e12,
      .gemm = {{128, 128, 230, 128}, {64, 64, 130, 96}},
      .gemm_norm = {{64, 0, 190, 192}, {16, 0, 80, 96}},
+     .norm_rows = 16,
+     .norm_block_seconds = 2e-6,
      .fused_ffn = {{128, 0, 220, 64}, {64, 0, 150, 64}},
      .attention = {{32, 110, 90}, {64, 180, 90}, {128, 200, 90}},
      .attention_rows = 128,
@@ -62,6 +67,8 @@ inline constexpr CudaCosts kCudaCosts[] = {
      .bytes_per_second = 0.5e12,
      .gemm = {{128, 128, 62, 128}, {64, 64, 42, 96}},
      .gemm_norm = {{64, 0, 54, 192}, {16, 0, 24, 96}},
+     .norm_rows = 16,
+     .norm_block_seconds = 3e-6,
      .fused_ffn = {{128, 0, 60, 64}, {64, 0, 42, 64}},
      .attention = {{32, 34, 90}, {64, 50, 90}, {128, 54, 90}},
      .attention_rows = 128,
@@ -72,6 +79,8 @@ inline constexpr CudaCosts kCudaCosts[] = {
      .bytes_per_second = 0.75e12,
      .gemm = {{128, 128, 200, 128}, {64, 64, 130, 96}},
      .gemm_norm = {{64, 0, 170, 192}, {16, 0, 75, 96}},
+     .norm_rows = 16,
+     .norm_block_seconds = 2e-6,
      .fused_ffn = {{128, 0, 190, 64}, {64, 0, 130, 64}},
      .attention = {{32, 100, 90}, {64, 150, 90}, {128, 165, 90}},
      .attention_rows = 128,
@@ -82,6 +91,8 @@ inline constexpr CudaCosts kCudaCosts[] = {
      .bytes_per_second = 3.0e12,
      .gemm = {{128, 128, 420, 128}, {64, 64, 240, 96}},
      .gemm_norm = {{64, 0, 350, 192}, {16, 0, 150, 96}},
+     .norm_rows = 16,
+     .norm_block_seconds = 1.5e-6,
      .fused_ffn = {{128, 0, 400, 64}, {64, 0, 280, 64}},
      .attention = {{32, 180, 90}, {64, 310, 90}, {128, 355, 90}},
      .attention_rows = 128,

@@ -29,11 +29,15 @@ class LaneBuilder {
 
 constexpr int kUpdateBytes = 4;  // sums stay fp32 until they are normalised
 
+bool HasUpdate(const PlanTarget& target, const Chunking& chunking) {
+  return target.device == Device::kCpu || chunking.update;
+}
+
 }  // namespace
 
 //   context | factors | qkv       while attention runs; fused: no qkv
 //   context | narrow | update     while its output is projected
-// On CUDA no update exists.
+// On CUDA an update exists where the chunking says so.
 LaneLayout AttentionLane(const ModelShape& shape, const PlanTarget& target,
                          const LayerRanks& ranks, const Chunking& chunking) {
   const int element = target.element_bytes;
@@ -46,13 +50,14 @@ LaneLayout AttentionLane(const ModelShape& shape, const PlanTarget& target,
   lane.Place(Role::kQkv, qkv, 3 * heads * shape.head_dim, element);
   const uint64_t update =
       lane.Place(Role::kNarrow, shared, ranks.attention_output, element);
-  if (target.device == Device::kCpu) {
+  if (HasUpdate(target, chunking)) {
     lane.Place(Role::kUpdate, update, shape.hidden, kUpdateBytes);
   }
   return lane.Finish();
 }
 
-// Fused: factors | narrow, for one kernel reads and writes them.
+// Fused: factors | narrow, for one kernel reads and writes them; the update
+// comes behind both.
 //
 // Both matrices factored (the factors of the second replace those of the
 // first, which are dead by then; the update replaces the intermediate):
@@ -60,18 +65,21 @@ LaneLayout AttentionLane(const ModelShape& shape, const PlanTarget& target,
 //   narrow  | inner     inner·U2
 //   narrow  | update    narrow·V2
 // A dense second matrix reads the intermediate while it writes the update, so
-// the update takes the place of the factors. On CUDA no update exists.
+// the update takes the place of the factors.
 LaneLayout FeedForwardLane(const ModelShape& shape, const PlanTarget& target,
                            const LayerRanks& ranks, const Chunking& chunking) {
   const int element = target.element_bytes;
   LaneBuilder lane(chunking.rows);
+  const bool has_update = HasUpdate(target, chunking);
   uint64_t inner = lane.Place(Role::kFactors, 0, ranks.ffn_in, element);
   if (chunking.fused) {
-    lane.Place(Role::kNarrow, inner, ranks.ffn_out, element);
+    const uint64_t end =
+        lane.Place(Role::kNarrow, inner, ranks.ffn_out, element);
+    if (has_update) lane.Place(Role::kUpdate, end, shape.hidden, kUpdateBytes);
     return lane.Finish();
   }
   inner = std::max(inner, lane.Place(Role::kNarrow, 0, ranks.ffn_out, element));
-  if (target.device == Device::kCpu) {
+  if (has_update) {
     const bool dense_out = ranks.ffn_out == 0;
     const uint64_t end = lane.Place(Role::kUpdate, dense_out ? 0 : inner,
                                     shape.hidden, kUpdateBytes);

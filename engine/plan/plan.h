@@ -46,8 +46,11 @@ struct PlanTarget {
 
   // kCuda: one worker, a row tile of 1, one head a panel, no kernel scratch.
   Device device = Device::kCpu;
-  int sm = 0;                            // kCuda: 80, 86, 89, 90
-  int multiprocessors = 0;               // kCuda
+  int sm = 0;               // kCuda: 80, 86, 89, 90
+  int multiprocessors = 0;  // kCuda
+  // kCuda: up to so many rows a half-layer ends sooner if its update has memory
+  // (kUpdate); 0: never.
+  int update_rows = 0;
   std::vector<LayerFusion> fusion = {};  // kCuda: [layers]; empty: none
   friend bool operator==(const PlanTarget&, const PlanTarget&) = default;
 };
@@ -66,7 +69,8 @@ enum class Role {
   kContext,        // [rows, heads * head_dim] attention's output
   kNarrow,         // [rows, rank] x·U of the output projection
   kInner,          // [rows, intermediate] the activated FFN intermediate
-  kUpdate,         // [rows, hidden] fp32, to be added to the stream; CPU
+  kUpdate,         // [rows, hidden] fp32, to be added to the stream; CPU,
+                   // CUDA only of few rows
   kPooled,         // [sequences, width] fp32, what the head step reads
   kOutput,         // [sequences, width] fp32
 };
@@ -156,9 +160,10 @@ class CostFunction {
 // The sizes of one step's chunks, how many run side by side, and how they run.
 struct Chunking {
   int lanes = 1;
-  int rows = 0;        // a multiple of the row tile
-  int heads = 0;       // attention: heads of a group; feed-forward, fused: 0
-  bool fused = false;  // CUDA; else as the matrices are stored
+  int rows = 0;         // a multiple of the row tile
+  int heads = 0;        // attention: heads of a group; feed-forward, fused: 0
+  bool fused = false;   // CUDA; else as the matrices are stored
+  bool update = false;  // CUDA: with memory for the update; the CPU always has
   friend bool operator==(const Chunking&, const Chunking&) = default;
 };
 
@@ -184,7 +189,8 @@ class Planner {
 
   // The plan with these chunk sizes in every layer, whatever the arena: for
   // tests and for measuring the cost table. A layer that the fused kernels do
-  // not take runs unfused, all heads at once if no group was given.
+  // not take runs unfused, all heads at once if no group was given; more rows
+  // than update_rows have no update.
   Plan MakePlanWith(const BatchShape& shape, const Chunking& attention,
                     const Chunking& feed_forward) const;
 

@@ -239,6 +239,8 @@ Plan Planner::MakePlanWith(const BatchShape& shape, const Chunking& attention,
     }
     Chunking second = feed_forward;
     second.fused &= FusesFeedForward(shape_, target_, layer);
+    first.update &= first.rows <= target_.update_rows;
+    second.update &= second.rows <= target_.update_rows;
     builder.AddAttention(layer, first);
     builder.AddFeedForward(layer, second);
   }

@@ -122,6 +122,8 @@ __global__ void __launch_bounds__(kThreads, C::kBlocksPerMultiprocessor)
     AttentionKernel(AttentionParams params) {
   using T = typename C::Element;
   using Shape = typename C::Shape;
+  WaitForPriorKernels();
+  LetNextKernelStart();
   const Position position = FindPosition(params.causal);
   const Operands<T> operands = FindOperands<T>(params, position);
   const KeyWindow window = {operands.end_row - operands.first_row,
@@ -177,8 +179,9 @@ using Launcher = cudaError_t (*)(const AttentionParams&, cudaStream_t);
 template <class C>
 cudaError_t LaunchConfig(const AttentionParams& params, cudaStream_t stream) {
   const int tiles = (params.max_tokens + C::kBlockRows - 1) / C::kBlockRows;
-  return Launch(AttentionKernel<C>, GridOf(params, tiles), kThreads,
-                C::kSharedBytes, stream, params);
+  return LaunchDependent(
+      AttentionKernel<C>, int64_t{1} * params.sequences * params.max_tokens,
+      GridOf(params, tiles), kThreads, C::kSharedBytes, stream, params);
 }
 
 // The committed list of instances: an entry holds dimensions up to its own, the

@@ -137,6 +137,8 @@ __device__ int SequenceStart(const EmbedParams& params, int row) {
 template <typename T>
 __global__ void __launch_bounds__(kWarps* kLanes)
     EmbedKernel(const EmbedParams params) {
+  WaitForPriorKernels();
+  LetNextKernelStart();
   const int index = blockIdx.x * kWarps + threadIdx.x / kLanes;
   if (index >= params.rows) return;
   if (index >= params.cu_seqlens[params.sequences]) {
@@ -176,7 +178,8 @@ cudaError_t Embed(const EmbedParams& params, cudaStream_t stream) {
   const auto kernel = params.type == Type::kBF16 ? EmbedKernel<__nv_bfloat16>
                                                  : EmbedKernel<__half>;
   const unsigned blocks = (params.rows + kWarps - 1) / kWarps;
-  return Launch(kernel, dim3(blocks), kWarps * kLanes, 0, stream, params);
+  return LaunchDependent(kernel, params.rows, dim3(blocks), kWarps * kLanes, 0,
+                         stream, params);
 }
 
 }  // namespace svdserve::cuda

@@ -103,8 +103,10 @@ class Block {
     // Of two warps of a scheduler, one activates while the other multiplies.
     const bool early =
         C::kThreads / kWarp > kSchedulers && Warp() / kSchedulers % 2 == 1;
-    LoadRows();
     LoadIn(0);
+    WaitForPriorKernels();
+    LetNextKernelStart();
+    LoadRows();
     for (int step = -1; step < steps; ++step) {
       Arrive();
       if (step >= 0) LoadOut(step);
@@ -144,6 +146,7 @@ class Block {
     const int first = blockIdx.x * C::kRows;
     LoadPanels<C::kRows>(shared_, Layout<C>::kRowPanelBytes, params_.p, first,
                          params_.p_stride, params_.rows - first);
+    CopyCommit();
   }
 
   // A step's tile of V1 and of the bias; zeros past the intermediate width.

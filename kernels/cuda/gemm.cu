@@ -125,7 +125,14 @@ class GemmBlock {
     constexpr int kStages = C::kShape.stages;
     const int steps = (params_.in + C::kDepth - 1) / C::kDepth;
 #pragma unroll
-    for (int step = 0; step < kStages - 1; ++step) Load(step, step);
+    for (int step = 0; step < kStages - 1; ++step) LoadWeights(step, step);
+    WaitForPriorKernels();
+    LetNextKernelStart();
+#pragma unroll
+    for (int step = 0; step < kStages - 1; ++step) {
+      LoadRows(step, step);
+      CopyCommit();
+    }
     int stage = 0;
     int next_stage = kStages - 1;
 #pragma unroll 1
@@ -161,11 +168,19 @@ class GemmBlock {
 
   // Zeros past the rows, past `out` and past `in`.
   __device__ void Load(int step, int stage) const {
+    LoadRows(step, stage);
+    LoadWeights(step, stage);
+    CopyCommit();
+  }
+  __device__ void LoadRows(int step, int stage) const {
+    const int k = step * C::kDepth;
+    CopyTile<C::kDepth, C::kRows, C::kThreads>(
+        Stage(stage), static_cast<const T*>(params_.x) + k, params_.x_stride,
+        params_.in - k, first_row_, params_.rows);
+  }
+  __device__ void LoadWeights(int step, int stage) const {
     const int k = step * C::kDepth;
     unsigned char* tile = Stage(stage);
-    CopyTile<C::kDepth, C::kRows, C::kThreads>(
-        tile, static_cast<const T*>(params_.x) + k, params_.x_stride,
-        params_.in - k, first_row_, params_.rows);
 #pragma unroll
     for (int i = 0; i < C::kWeights; ++i) {
       const T* weight =
@@ -174,7 +189,6 @@ class GemmBlock {
           tile + C::kXBytes + i * C::kWeightBytes, weight + k, params_.in,
           params_.in - k, first_column_, params_.out);
     }
-    CopyCommit();
   }
 
   // What the products of 16 values of k take.
@@ -484,8 +498,9 @@ cudaError_t GemmWithTile(int tile, const GemmParams& params,
           ? Find<__nv_bfloat16>(tile, FormOf(params), kAllTiles)
           : Find<__half>(tile, FormOf(params), kAllTiles);
   const auto blocks = static_cast<unsigned>(Blocks(kTiles[tile], params));
-  return Launch(kernel, dim3(blocks), kTiles[tile].Threads(),
-                kTiles[tile].SharedBytes(), stream, params);
+  return LaunchDependent(kernel, params.rows, dim3(blocks),
+                         kTiles[tile].Threads(), kTiles[tile].SharedBytes(),
+                         stream, params);
 }
 
 cudaError_t Gemm(const GemmParams& params, const DeviceLimits& limits,
@@ -519,8 +534,9 @@ cudaError_t GemmGroup(const GemmParams* parts, int count,
           ? FindForGroups<__nv_bfloat16>(tile, kAllTiles)
           : FindForGroups<__half>(tile, kAllTiles);
   const auto blocks = static_cast<unsigned>(Blocks(kTiles[tile], parts[0]));
-  return Launch(kernel, dim3(blocks, count), kTiles[tile].Threads(),
-                kTiles[tile].SharedBytes(), stream, group);
+  return LaunchDependent(kernel, parts[0].rows, dim3(blocks, count),
+                         kTiles[tile].Threads(), kTiles[tile].SharedBytes(),
+                         stream, group);
 }
 
 }  // namespace svdserve::cuda

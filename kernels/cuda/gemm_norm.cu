@@ -133,11 +133,14 @@ class GemmNormBlock {
   __device__ void Run() {
     steps_ = (params_.in + C::kDepth - 1) / C::kDepth;
     LoadVectors();
+    WaitForPriorKernels();
+    LetNextKernelStart();
     loop_.Run(steps_, *this);
     Normalize();
   }
 
-  // The norm alone: sums come from memory.
+  // The norm alone: sums come from memory. x is of kernels before Gemm(), which
+  // has waited for them.
   __device__ void RunNorm() {
     steps_ = 0;
     LoadVectors();
@@ -146,6 +149,8 @@ class GemmNormBlock {
       LoadRows(part * C::kPartRows);
     }
     CopyCommit();
+    WaitForPriorKernels();
+    LetNextKernelStart();
     LoadSums();
     Normalize();
   }
@@ -430,9 +435,8 @@ bool MakesSense(const GemmNormParams& p) {
 }
 
 // The order of a row's sums depends on the width, so that has one padding.
-bool Takes(const Tile& tile, const GemmNormParams& params,
-           const DeviceLimits& limits) {
-  return tile.columns == PaddedWidth(params.hidden) &&
+bool Takes(const Tile& tile, int hidden, const DeviceLimits& limits) {
+  return tile.columns == PaddedWidth(hidden) &&
          tile.SharedBytes() <= limits.shared_bytes;
 }
 
@@ -447,7 +451,7 @@ int64_t Cycles(const Tile& tile, int rows, const DeviceLimits& limits) {
 int FastestTile(const GemmNormParams& params, const DeviceLimits& limits) {
   int fastest = -1;
   for (int i = 0; i < kGemmNormTiles; ++i) {
-    if (!Takes(kTiles[i], params, limits)) continue;
+    if (!Takes(kTiles[i], params.hidden, limits)) continue;
     if (fastest < 0 || Cycles(kTiles[i], params.rows, limits) <
                            Cycles(kTiles[fastest], params.rows, limits)) {
       fastest = i;
@@ -457,9 +461,9 @@ int FastestTile(const GemmNormParams& params, const DeviceLimits& limits) {
 }
 
 // For the norm alone; -1 where none is taken.
-int NormTile(const GemmNormParams& params, const DeviceLimits& limits) {
+int NormTile(int hidden, const DeviceLimits& limits) {
   for (int i = 0; i < kGemmNormTiles; ++i) {
-    if (kTiles[i].rows == 16 && Takes(kTiles[i], params, limits)) return i;
+    if (kTiles[i].rows == 16 && Takes(kTiles[i], hidden, limits)) return i;
   }
   return -1;
 }
@@ -468,8 +472,9 @@ constexpr auto kAllTiles = std::make_index_sequence<kGemmNormTiles>();
 
 cudaError_t LaunchTile(Kernel kernel, int tile, const GemmNormParams& params,
                        cudaStream_t stream) {
-  return Launch(kernel, dim3(DivideUp(params.rows, kTiles[tile].rows)),
-                kThreads, kTiles[tile].SharedBytes(), stream, params);
+  return LaunchDependent(kernel, params.rows,
+                         dim3(DivideUp(params.rows, kTiles[tile].rows)),
+                         kThreads, kTiles[tile].SharedBytes(), stream, params);
 }
 
 // y·Wᵀ by blocks that have some of the columns each, then the norm.
@@ -499,7 +504,7 @@ cudaError_t GemmNormWithTile(int tile, const GemmNormParams& params,
                              const DeviceLimits& limits, cudaStream_t stream) {
   if (!MakesSense(params)) return cudaErrorInvalidValue;
   if (tile < 0 || tile >= kGemmNormTiles ||
-      !Takes(kTiles[tile], params, limits)) {
+      !Takes(kTiles[tile], params.hidden, limits)) {
     return cudaErrorNotSupported;
   }
   if (params.rows == 0) return cudaSuccess;
@@ -509,10 +514,14 @@ cudaError_t GemmNormWithTile(int tile, const GemmNormParams& params,
                     tile, params, stream);
 }
 
+bool GemmNormTakesUpdate(int hidden, const DeviceLimits& limits) {
+  return hidden > 0 && hidden <= 1024 && NormTile(hidden, limits) >= 0;
+}
+
 cudaError_t GemmNorm(const GemmNormParams& params, const DeviceLimits& limits,
                      cudaStream_t stream) {
   if (!MakesSense(params)) return cudaErrorInvalidValue;
-  const int norm_tile = NormTile(params, limits);
+  const int norm_tile = NormTile(params.hidden, limits);
   if (params.update != nullptr && norm_tile >= 0) {
     return GemmThenNorm(params, limits, norm_tile, stream);
   }

@@ -30,6 +30,9 @@ struct GemmNormParams {
   float* update = nullptr;
 };  // all are 16-byte aligned
 
+// Whether `update` is used on such a device.
+bool GemmNormTakesUpdate(int hidden, const DeviceLimits& limits);
+
 cudaError_t GemmNorm(const GemmNormParams& params, const DeviceLimits& limits,
                      cudaStream_t stream);
 

@@ -97,19 +97,27 @@ __global__ void __launch_bounds__(C::kThreads, C::kBlocksPerMultiprocessor)
     LowRankAttentionKernel(Arguments arguments) {
   const LowRankAttentionParams& params = arguments.params;
   const Layout& layout = arguments.layout;
-  const Place place = FindPlace<C>(params);
-  if (place.length <= 0) return;
   unsigned char* keys = SharedMemory();
   unsigned char* values = keys + layout.key_bytes;
   Stream stream = {keys + layout.StagesOffset() +
                        threadIdx.x / 32 * (layout.stages * C::kChunkBytes),
                    layout.stages};
+  Place place = {};
+  place.head = blockIdx.x;
   const auto copy_factor = [&](int part) {
     CopyFactor<C>(keys + layout.FactorOffset(part),
                   OperandOf<C>(params, place, part));
   };
 
   copy_factor(kKey);
+  WaitForPriorKernels();
+  LetNextKernelStart();
+  place = FindPlace<C>(params);
+  if (place.length <= 0) {
+    CopyCommit();
+    CopyWait<0>();
+    return;
+  }
 #pragma unroll 1
   for (int i = 0; i < layout.stages - 1; ++i) {
     FetchChunk<C>(stream, params, place);
@@ -156,8 +164,10 @@ template <class C>
 cudaError_t LaunchConfig(const Arguments& arguments, int shared_bytes,
                          cudaStream_t stream) {
   const LowRankAttentionParams& params = arguments.params;
-  return Launch(LowRankAttentionKernel<C>, dim3(params.heads, params.sequences),
-                C::kThreads, shared_bytes, stream, arguments);
+  return LaunchDependent(LowRankAttentionKernel<C>,
+                         int64_t{1} * params.sequences * params.max_tokens,
+                         dim3(params.heads, params.sequences), C::kThreads,
+                         shared_bytes, stream, arguments);
 }
 
 // How a shape runs: the kernel's tile, and how much it fetches ahead.

@@ -58,7 +58,7 @@ __device__ void ReduceRows(float (&value)[kVector], const PoolParams& params,
 #pragma unroll
     for (int j = 0; j < kFlight; ++j) {
       const int mine = row + j * kDown;
-      if (mine < rows) packed[j] = __ldg(x + mine * stride);
+      if (mine < rows) packed[j] = x[mine * stride];
     }
 #pragma unroll
     for (int j = 0; j < kFlight; ++j) {
@@ -87,6 +87,8 @@ __device__ void ReduceWarp(float (&value)[kVector], float* shared) {
 template <typename T, typename Reduce>
 __global__ void __launch_bounds__(kPoolThreads)
     PoolKernel(const PoolParams params) {
+  WaitForPriorKernels();
+  LetNextKernelStart();
   float* shared = reinterpret_cast<float*>(SharedMemory());  // [warps, columns]
   const int sequence = blockIdx.x;
   const int first = params.cu_seqlens[sequence];
@@ -119,7 +121,8 @@ cudaError_t LaunchPool(const PoolParams& params, cudaStream_t stream) {
   const auto kernel = params.kind == PoolKind::kMax ? PoolKernel<T, Maximum>
                                                     : PoolKernel<T, Sum>;
   const dim3 grid(params.sequences, (params.hidden + kColumns - 1) / kColumns);
-  return Launch(kernel, grid, kPoolThreads, kPoolShared, stream, params);
+  return LaunchDependent(kernel, params.sequences, grid, kPoolThreads,
+                         kPoolShared, stream, params);
 }
 
 // ---- Head: a warp owns one column of y for a tile of rows ----
@@ -146,6 +149,8 @@ __device__ float Activate(float x, HeadActivation activation) {
 
 __global__ void __launch_bounds__(kHeadWarps* kLanes)
     HeadKernel(const HeadParams params) {
+  WaitForPriorKernels();
+  LetNextKernelStart();
   const int column = blockIdx.x * kHeadWarps + threadIdx.x / kLanes;
   const int lane = threadIdx.x % kLanes;
   const int first = blockIdx.y * kHeadRows;
@@ -163,7 +168,7 @@ __global__ void __launch_bounds__(kHeadWarps* kLanes)
     const float weight = __ldg(w + k);
 #pragma unroll
     for (int row = 0; row < kHeadRows; ++row) {
-      sum[row] = fmaf(__ldg(x[row] + k), weight, sum[row]);
+      sum[row] = fmaf(x[row][k], weight, sum[row]);
     }
   }
 #pragma unroll
@@ -202,6 +207,8 @@ __device__ double Length(const float* y, int count) {
 
 __global__ void __launch_bounds__(kFinishThreads)
     FinishKernel(const FinishParams params) {
+  WaitForPriorKernels();
+  LetNextKernelStart();
   float* y = params.y + int64_t{blockIdx.x} * params.width;
   const int option = params.options[blockIdx.x];
   const int dimensions = option / 2;
@@ -238,7 +245,8 @@ cudaError_t Head(const HeadParams& params, cudaStream_t stream) {
   if (params.rows == 0) return cudaSuccess;
   const dim3 grid((params.out + kHeadWarps - 1) / kHeadWarps,
                   (params.rows + kHeadRows - 1) / kHeadRows);
-  return Launch(HeadKernel, grid, kHeadWarps * kLanes, 0, stream, params);
+  return LaunchDependent(HeadKernel, params.rows, grid, kHeadWarps * kLanes, 0,
+                         stream, params);
 }
 
 cudaError_t FinishRows(const FinishParams& params, cudaStream_t stream) {
@@ -247,8 +255,8 @@ cudaError_t FinishRows(const FinishParams& params, cudaStream_t stream) {
     return cudaErrorInvalidValue;
   }
   if (params.rows == 0) return cudaSuccess;
-  return Launch(FinishKernel, dim3(params.rows), kFinishThreads, kFinishShared,
-                stream, params);
+  return LaunchDependent(FinishKernel, params.rows, dim3(params.rows),
+                         kFinishThreads, kFinishShared, stream, params);
 }
 
 }  // namespace svdserve::cuda

@@ -107,8 +107,10 @@ Plan ForcedPlan(const Planner& planner, const InputShape& shape,
       CeilDivide(CeilDivide(shape.tokens(), parts), kRowTile) * kRowTile;
   return planner.MakePlanWith(
       {shape.sequences, shape.tokens(), shape.length},
-      {.rows = sequences * shape.length, .fused = way.fused_attention},
-      {.rows = rows, .fused = way.fused_feed_forward});
+      {.rows = sequences * shape.length,
+       .fused = way.fused_attention,
+       .update = parts == 1},
+      {.rows = rows, .fused = way.fused_feed_forward, .update = parts == 1});
 }
 
 // The bar that peak bytes are held to, as a share of PyTorch's dense forward.

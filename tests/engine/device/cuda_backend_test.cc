@@ -86,6 +86,23 @@ TEST_P(CudaInvarianceTest, InEveryWayAndChunksOfEverySize) {
   }
 }
 
+TEST_P(CudaInvarianceTest, WithMemoryForTheUpdate) {
+  const PackedBatch batch = BatchOf(inputs_);
+  ASSERT_GT(backend_->target().update_rows, 0);
+  for (const bool fused : {false, true}) {
+    for (const int rows : {64, 256}) {
+      const Chunking chunks = {.rows = rows, .fused = fused, .update = true};
+      const Plan plan =
+          backend_.planner().MakePlanWith(batch.Shape(), chunks, chunks);
+      ASSERT_LE(plan.peak_bytes, backend_->info().arena_bytes);
+      for (int step = 1; step <= 6; ++step) {
+        ASSERT_NE(plan.Find(plan.steps[step], Role::kUpdate), nullptr);
+      }
+      ASSERT_EQ(backend_.Run(plan, batch), together_) << plan.ToString();
+    }
+  }
+}
+
 TEST_P(CudaInvarianceTest, InTheSmallestArena) {
   PoisonedCuda small(model_,
                      {.compute = GetParam(),
@@ -178,9 +195,11 @@ TEST_F(CudaArenaTest, TouchesWhatWasPlannedInEveryWay) {
   for (const bool fused : {false, true}) {
     for (const int rows : {64, 200, 512}) {
       const PackedBatch batch = RandomBatch(8);
+      const bool update = rows != 200;
       const Plan plan = backend_.planner().MakePlanWith(
-          batch.Shape(), {.rows = rows, .heads = 2, .fused = fused},
-          {.rows = rows / 2, .fused = fused});
+          batch.Shape(),
+          {.rows = rows, .heads = 2, .fused = fused, .update = update},
+          {.rows = rows / 2, .fused = fused, .update = update});
       ASSERT_NO_FATAL_FAILURE(ExpectTouchesWhatWasPlanned(plan, batch));
     }
   }

@@ -25,6 +25,7 @@ class CudaLayoutTest : public ::testing::Test {
       const auto plan =
           planner.MakePlan(ShapeOfLengths(RandomLengths(random_, shape_, 20)));
       planned_ = plan.ok();
+      update_rows_ = target.update_rows;
       if (planned_) plan_ = *plan;
     } while (!planned_);
   }
@@ -42,10 +43,19 @@ class CudaLayoutTest : public ::testing::Test {
     }
   }
 
+  // The update's last factor, or `wide` where the matrix is dense, is read
+  // while it is written.
+  void ExpectUpdateApart(const Step& step, Role wide) {
+    const Buffer* narrow = plan_.Find(step, Role::kNarrow);
+    ExpectApart(step,
+                {Role::kHidden, narrow ? Role::kNarrow : wide, Role::kUpdate});
+  }
+
   std::mt19937 random_{7};
   ModelShape shape_;
   Plan plan_;
   bool planned_ = false;
+  int update_rows_ = 0;
 };
 
 TEST_F(CudaLayoutTest, WhatAKernelReadsAndWritesIsApart) {
@@ -59,6 +69,7 @@ TEST_F(CudaLayoutTest, WhatAKernelReadsAndWritesIsApart) {
           ExpectApart(step, {Role::kFactors, Role::kQkv, Role::kContext});
           ExpectApart(step, {Role::kContext, Role::kNarrow});
           ExpectApart(step, {Role::kNarrow, Role::kHidden});
+          ExpectUpdateApart(step, Role::kContext);
           break;
         case StepKind::kFeedForward:
           ExpectApart(step, {Role::kHidden, Role::kFactors, Role::kInner});
@@ -67,6 +78,7 @@ TEST_F(CudaLayoutTest, WhatAKernelReadsAndWritesIsApart) {
           if (step.way == Way::kFactoredFused) {
             ExpectApart(step, {Role::kFactors, Role::kNarrow});
           }
+          ExpectUpdateApart(step, Role::kInner);
           break;
         default:
           ExpectApart(step, {Role::kHidden, Role::kPooled, Role::kOutput});
@@ -82,12 +94,28 @@ TEST_F(CudaLayoutTest, EveryBufferIsAlignedAndTheLastOneEndsAtThePeak) {
     for (const Buffer& buffer : plan_.buffers) {
       EXPECT_EQ(buffer.offset % kBufferAlignment, 0);
       EXPECT_EQ(buffer.lanes, 1);
-      EXPECT_NE(buffer.role, Role::kUpdate);
       EXPECT_NE(buffer.role, Role::kKernelScratch);
       peak = std::max(peak, buffer.end());
     }
     EXPECT_EQ(peak, plan_.peak_bytes);
   }
+}
+
+TEST_F(CudaLayoutTest, OnlyFewRowsInOneChunkHaveAnUpdate) {
+  int with = 0;
+  for (int round = 0; round < 200; ++round) {
+    PlanOne();
+    for (const Step& step : plan_.steps) {
+      const Buffer* update = plan_.Find(step, Role::kUpdate);
+      if (update == nullptr) continue;
+      ++with;
+      EXPECT_GE(step.rows_per_chunk, plan_.shape.tokens);
+      EXPECT_LE(step.rows_per_chunk, update_rows_);
+      EXPECT_EQ(update->bytes,
+                uint64_t{4} * step.rows_per_chunk * shape_.hidden);
+    }
+  }
+  EXPECT_GT(with, 25);
 }
 
 TEST_F(CudaLayoutTest, OneCopyBringsTheInputsInBehindEverythingElse) {

@@ -33,7 +33,8 @@ inline PlanTarget Hopper(const ModelShape& shape) {
                        .row_tile = 1,
                        .device = Device::kCuda,
                        .sm = 90,
-                       .multiprocessors = 132};
+                       .multiprocessors = 132,
+                       .update_rows = 512};
   target.fusion.assign(shape.layers.size(),
                        {.attention_max_tokens = 512, .feed_forward = true});
   return target;
@@ -46,7 +47,8 @@ inline PlanTarget RandomGpu(std::mt19937& random, const ModelShape& shape) {
                        .row_tile = 1,
                        .device = Device::kCuda,
                        .sm = kArchitectures[Pick(random, 0, 3)],
-                       .multiprocessors = Pick(random, 1, 144)};
+                       .multiprocessors = Pick(random, 1, 144),
+                       .update_rows = Pick(random, 0, 2) * 256};
   if (Pick(random, 0, 4) == 0) return target;
   for (int layer = 0; layer < static_cast<int>(shape.layers.size()); ++layer) {
     target.fusion.push_back(

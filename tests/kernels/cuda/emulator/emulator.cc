@@ -56,6 +56,7 @@ struct Thread {
   const char* place = kRuns;  // where it waits
   std::vector<Copy> copies;   // not done yet
   int groups = 0;             // committed
+  bool waited = false;        // for prior kernels
 };
 
 struct Warp {
@@ -70,6 +71,7 @@ struct Grid {
   int threads = 0;
   int shared_bytes = 0;
   const std::function<void()>* body = nullptr;
+  bool waits = false;
 };
 
 // The block that runs. Warps and lanes take turns upwards in one block and
@@ -174,8 +176,11 @@ void Wait(const char* place) {
 void ThreadMain() {
   FiberStarted();
   (*block.grid.body)();
-  if (!Current().copies.empty()) Die("copies that nobody waits for at");
   Current().place = kExit;
+  if (!Current().copies.empty()) Die("copies that nobody waits for at");
+  if (block.grid.waits && !Current().waited) {
+    Die("a thread that did not wait for prior kernels is at");
+  }
   CurrentWarp().ready &= ~CurrentBit();
   ++block.exited;
   SwitchTo(NextThread(), true);
@@ -241,6 +246,7 @@ void RunBlock() {
     Thread& thread = block.threads[i];
     thread.place = kRuns;
     thread.groups = 0;
+    thread.waited = false;
     PrepareFiber(thread.fiber, ThreadMain);
   }
   block.at_barrier = 0;
@@ -256,7 +262,7 @@ void RunBlock() {
 }  // namespace
 
 cudaError_t Run(const char* name, dim3 grid, int threads, int shared_bytes,
-                const std::function<void()>& body) {
+                const std::function<void()>& body, bool waits) {
   std::lock_guard<std::mutex> lock(launching);
   shared_peak = std::max(shared_peak, shared_bytes);
   if (shared_bytes < 0 || shared_bytes > shared_limit) {
@@ -266,7 +272,7 @@ cudaError_t Run(const char* name, dim3 grid, int threads, int shared_bytes,
       grid.z == 0 || grid.z > 65535 || threads <= 0 || threads > kMaxThreads) {
     return cudaErrorInvalidConfiguration;
   }
-  block.grid = {name, threads, shared_bytes, &body};
+  block.grid = {name, threads, shared_bytes, &body, waits};
   if (threads % kLanes != 0) Die("a block is not whole warps, but");
   MakeStacks();
   MakeShared();
@@ -290,6 +296,15 @@ void SetSharedLimit(int bytes) { shared_limit = bytes; }
 int TakeSharedPeak() { return std::exchange(shared_peak, 0); }
 
 unsigned char* SharedMemory() { return block.shared; }
+
+void WaitForPriorKernels() {
+  if (Current().waited) Die("waits for prior kernels a second time; a thread");
+  Current().waited = true;
+}
+
+void LetNextKernelStart() {
+  if (!Current().waited) Die("lets the next kernel start too early; a thread");
+}
 
 void Die(const char* message) {
   DieAt(block.current, message, Current().place);

@@ -17,9 +17,10 @@ namespace svdserve::cuda::emulator {
 
 // ---- On the host ----
 
-// Calls `body` as every thread of the grid. `name` is for messages.
+// Calls `body` as every thread of the grid. `name` is for messages. `waits`:
+// ends the process where a thread does not wait for prior kernels.
 cudaError_t Run(const char* name, dim3 grid, int threads, int shared_bytes,
-                const std::function<void()>& body);
+                const std::function<void()>& body, bool waits = false);
 
 // What a launch may ask for, 227 KB at first: a launch of more fails.
 void SetSharedLimit(int bytes);
@@ -30,6 +31,10 @@ int TakeSharedPeak();
 // ---- In device code ----
 
 unsigned char* SharedMemory();
+
+// The first is called once, the second after it.
+void WaitForPriorKernels();
+void LetNextKernelStart();
 
 // Copies when it is waited for; until then `shared` holds NaN. Null: zeros.
 void CopyAsync16(void* shared, const void* global);

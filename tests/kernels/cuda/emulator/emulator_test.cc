@@ -168,6 +168,17 @@ __global__ void OddAddress(const Params params) {
   CopyAsync16(SharedMemory() + 8, params.a);
 }
 __global__ void WritesPastItsMemory(const Params) { SharedMemory()[512] = 1; }
+__global__ void WaitsInOneWarp(const Params) {
+  if (threadIdx.x >= 32) WaitForPriorKernels();
+}
+__global__ void WaitsTwice(const Params) {
+  WaitForPriorKernels();
+  WaitForPriorKernels();
+}
+__global__ void StartsTheNextTooEarly(const Params) {
+  LetNextKernelStart();
+  WaitForPriorKernels();
+}
 
 TEST(EmulatorDeathTest, NamesWhatDiverges) {
   const DeviceBuffer<uint16_t> a(std::vector<uint16_t>(8));
@@ -187,6 +198,16 @@ TEST(EmulatorDeathTest, NamesWhatDiverges) {
   EXPECT_DEATH(run(OddAddress), "no multiple of 16 in CopyAsync16");
   EXPECT_DEATH(run(WritesPastItsMemory),
                "outside its shared memory|AddressSanitizer");
+}
+
+TEST(EmulatorDeathTest, NamesDependentKernelsThatDoNotWait) {
+  const auto run = [](void (*kernel)(Params)) {
+    (void)LaunchDependent(kernel, 1, dim3(1), 64, 0, nullptr, Params());
+  };
+  EXPECT_DEATH(run(WaitsInOneWarp),
+               "did not wait for prior kernels is at the kernel's end");
+  EXPECT_DEATH(run(WaitsTwice), "a second time");
+  EXPECT_DEATH(run(StartsTheNextTooEarly), "too early");
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // In place of kernels/cuda/launch.cuh: a launch runs the grid on the CPU, and
-// returns when all of it has run. Streams mean nothing.
+// returns when all of it has run. Streams mean nothing. What is launched as
+// dependent must wait, in every thread.
 #ifndef SVDSERVE_TESTS_KERNELS_CUDA_EMULATOR_LAUNCH_CUH_
 #define SVDSERVE_TESTS_KERNELS_CUDA_EMULATOR_LAUNCH_CUH_
 
@@ -17,6 +18,17 @@ cudaError_t Launch(void (*kernel)(Params), dim3 grid, int threads,
                        [kernel, &params] { kernel(params); });
 }
 
+template <typename Params>
+cudaError_t LaunchDependent(void (*kernel)(Params), int64_t /*rows*/, dim3 grid,
+                            int threads, int shared_bytes,
+                            cudaStream_t /*stream*/, const Params& params) {
+  return emulator::Run(
+      __PRETTY_FUNCTION__, grid, threads, shared_bytes,
+      [kernel, &params] { kernel(params); }, true);
+}
+
+inline void WaitForPriorKernels() { emulator::WaitForPriorKernels(); }
+inline void LetNextKernelStart() { emulator::LetNextKernelStart(); }
 inline unsigned char* SharedMemory() { return emulator::SharedMemory(); }
 
 }  // namespace svdserve::cuda
