@@ -521,14 +521,14 @@ bool GemmNormTakesUpdate(int hidden, const DeviceLimits& limits) {
 cudaError_t GemmNorm(const GemmNormParams& params, const DeviceLimits& limits,
                      cudaStream_t stream) {
   if (!MakesSense(params)) return cudaErrorInvalidValue;
-  const int norm_tile = NormTile(params.hidden, limits);
-  if (params.update != nullptr && norm_tile >= 0) {
-    return GemmThenNorm(params, limits, norm_tile, stream);
-  }
   if constexpr (kHopperLinked) {
     if (TakesHopperKernels(limits) && hopper::GemmNormTakes(params, limits)) {
       return hopper::GemmNorm(params, limits, stream);
     }
+  }
+  const int norm_tile = NormTile(params.hidden, limits);
+  if (params.update != nullptr && norm_tile >= 0) {
+    return GemmThenNorm(params, limits, norm_tile, stream);
   }
   return GemmNormWithTile(FastestTile(params, limits), params, limits, stream);
 }

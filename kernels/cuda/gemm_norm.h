@@ -26,7 +26,8 @@ struct GemmNormParams {
   void* x = nullptr;  // [rows, hidden], packed; read and written
   // Memory for the update, [rows, hidden], or null. With it, two kernels: y·Wᵀ
   // by more blocks than rows alone would give, then the rest. Faster for up to
-  // about 500 rows; ignored where shared memory is scarce. The same bits.
+  // about 500 rows; ignored where shared memory is scarce, or where a Hopper
+  // kernel has the rows. The same bits.
   float* update = nullptr;
 };  // all are 16-byte aligned
 

@@ -67,7 +67,7 @@ constexpr Tile kTiles[kGemmTiles] = {
 };
 // Smaller products end sooner by portable kernels.
 constexpr int kLeastRows = 256;
-constexpr int64_t kLeastResults = 160 << 10;
+constexpr int64_t kLeastResults = 96 << 10;
 
 constexpr int MostSharedBytes() {
   int most = 0;
@@ -139,9 +139,15 @@ class GemmBlock {
     __syncthreads();
     if (threadIdx.x >= kConsumers * kWarpgroup) {
       ReturnRegisters<24>();
-      if (threadIdx.x < kConsumers * kWarpgroup + 32 && ElectOne()) Produce();
+      if (threadIdx.x < kConsumers * kWarpgroup + 32 && ElectOne()) {
+        Produce();
+      } else {
+        WaitForPriorKernels();
+      }
     } else {
       TakeRegisters<240>();
+      WaitForPriorKernels();
+      LetNextKernelStart();
       Consume();
     }
   }
@@ -153,27 +159,36 @@ class GemmBlock {
     return tile % across_ * C::kColumns;
   }
 
-  // Keeps the ring full.
+  // Keeps the ring full. W does not wait for prior kernels.
   __device__ void Produce() {
+    int ahead = min(steps_, C::kStages);  // stages that have W
+    const int first_column = FirstColumn(blockIdx.x);
+    for (int i = 0; i < ahead; ++i) LoadWeights(i, i, first_column);
+    WaitForPriorKernels();
     int stage = 0;
     uint32_t parity = 1;
 #pragma unroll 1
     for (int tile = blockIdx.x; tile < tiles_; tile += gridDim.x) {
+      const int row = FirstRow(tile);
+      const int column = FirstColumn(tile);
 #pragma unroll 1
       for (int step = 0; step < steps_; ++step) {
         BarrierWait(&empty_[stage], parity);
-        ArriveExpect(&full_[stage], C::kStageBytes);
-        unsigned char* to = stages_ + stage * C::kStageBytes;
-        TensorCopy(to, &params_.x, step * kDepth, FirstRow(tile),
-                   &full_[stage]);
-        TensorCopy(to + C::kXBytes, &params_.w, step * kDepth,
-                   FirstColumn(tile), &full_[stage]);
+        if (--ahead < 0) LoadWeights(stage, step, column);
+        TensorCopy(stages_ + stage * C::kStageBytes, &params_.x, step * kDepth,
+                   row, &full_[stage]);
         if (++stage == C::kStages) {
           stage = 0;
           parity ^= 1;
         }
       }
     }
+  }
+
+  __device__ void LoadWeights(int stage, int step, int column) const {
+    ArriveExpect(&full_[stage], C::kStageBytes);
+    TensorCopy(stages_ + stage * C::kStageBytes + C::kXBytes, &params_.w,
+               step * kDepth, column, &full_[stage]);
   }
 
   __device__ void Consume() {
@@ -391,7 +406,7 @@ int64_t Tiles(const Tile& tile, const GemmParams& p) {
 
 // Of a multiprocessor. A model: copies, 40 bytes a cycle, take longer than
 // products; warpgroups apart finish one tile beside the products of the next.
-// It is within 1 % of the fastest tile in the mean of 57 shapes of models.
+// It is within 1 % of the fastest tile in the mean of 76 shapes of models.
 int64_t Cycles(const Tile& tile, const GemmParams& p,
                const DeviceLimits& limits) {
   const int multiprocessors = std::max(1, limits.multiprocessors);
@@ -442,11 +457,13 @@ cudaError_t GemmWithTile(int tile, const GemmParams& params,
   const int tiles =
       DivideUp(params.rows, kRows) * DivideUp(params.out, kTiles[tile].columns);
   const int blocks = std::min(tiles, std::max(1, limits.multiprocessors));
-  return Launch(params.type == Type::kBF16
-                    ? Find<__nv_bfloat16>(tile, kAllTiles)
-                    : Find<__half>(tile, kAllTiles),
-                dim3(blocks), kThreads, kTiles[tile].SharedBytes(), stream,
-                kernel_params);
+  // Of any number of rows: a block has a multiprocessor to itself, so that
+  // those that start early crowd none.
+  return LaunchDependent(params.type == Type::kBF16
+                             ? Find<__nv_bfloat16>(tile, kAllTiles)
+                             : Find<__half>(tile, kAllTiles),
+                         0, dim3(blocks), kThreads, kTiles[tile].SharedBytes(),
+                         stream, kernel_params);
 }
 
 }  // namespace svdserve::cuda::hopper

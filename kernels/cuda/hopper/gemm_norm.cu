@@ -30,6 +30,7 @@ constexpr int kDepth = 64;  // of k, of a stage
 constexpr int kPanel = 64;  // columns of x, of a stage
 constexpr int kRowBytes = 64 * kElementBytes;
 constexpr int kStageBytes = kRows * kRowBytes;
+constexpr int kLeastRows = 256;  // fewer end sooner by portable kernels
 constexpr int kMinStages = 4;
 constexpr int kMaxStages = 16;
 constexpr int kMaxSteps = 8;  // of k
@@ -113,9 +114,15 @@ class GemmNormBlock {
     ClusterSync();
     if (Warp() >= kWarps) {
       ReturnRegisters<40>();
-      if (Warp() == kWarps && ElectOne()) Copy();
+      if (Warp() == kWarps && ElectOne()) {
+        Copy();
+      } else {
+        WaitForPriorKernels();
+      }
     } else {
       TakeRegisters<232>();
+      WaitForPriorKernels();
+      LetNextKernelStart();
       Consume();
     }
   }
@@ -173,19 +180,22 @@ class GemmNormBlock {
     return stages_ + stage * kStageBytes;
   }
 
-  // Of each turn y, by steps, then x, by panels; with the first the weights.
+  // Weights, which do not wait for prior kernels; then of each turn y, by
+  // steps, and x, by panels.
   __device__ void Copy() {
+#pragma unroll 1
+    for (int step = 0; step < steps_; ++step) {
+      ArriveExpect(&weights_full_[step], C::kWeightBytes);
+      TensorCopy(weights_ + step * C::kWeightBytes, &params_.w, step * kDepth,
+                 FirstColumn(), &weights_full_[step]);
+    }
+    WaitForPriorKernels();
     Place place;
 #pragma unroll 1
     for (int turn = 0; RowTile(turn) < row_tiles_; ++turn) {
       const int row = RowTile(turn) * kRows;
 #pragma unroll 1
       for (int step = 0; step < steps_; ++step) {
-        if (turn == 0) {
-          ArriveExpect(&weights_full_[step], C::kWeightBytes);
-          TensorCopy(weights_ + step * C::kWeightBytes, &params_.w,
-                     step * kDepth, FirstColumn(), &weights_full_[step]);
-        }
         CopyStage(place, params_.y, step * kDepth, row);
       }
 #pragma unroll 1
@@ -509,8 +519,11 @@ cudaError_t LaunchAs(const GemmNormParams& p, const DeviceLimits& limits,
   params.stages = C::Stages(p.in, limits.shared_bytes);
   const int clusters =
       std::min(DivideUp(p.rows, kRows), ClustersAtOnce<C>(limits.shared_bytes));
-  return Launch(GemmNormKernel<C>, dim3(clusters * C::kBlocks), kThreads,
-                C::SharedBytes(p.in, params.stages), stream, params);
+  // Of any number of rows: a block has a multiprocessor to itself, so that
+  // those that start early crowd none.
+  return LaunchDependent(GemmNormKernel<C>, 0, dim3(clusters * C::kBlocks),
+                         kThreads, C::SharedBytes(p.in, params.stages), stream,
+                         params);
 }
 
 template <int kHidden, int kBlocks>
@@ -544,9 +557,7 @@ bool GemmNormHas(const GemmNormParams& params, const DeviceLimits& limits) {
 }
 
 bool GemmNormTakes(const GemmNormParams& params, const DeviceLimits& limits) {
-  // Fewer end sooner by portable kernels.
-  const int least_rows = params.hidden == 384 ? 3072 : 512;
-  return params.rows >= least_rows && GemmNormHas(params, limits);
+  return params.rows >= kLeastRows && GemmNormHas(params, limits);
 }
 
 cudaError_t GemmNorm(const GemmNormParams& params, const DeviceLimits& limits,
