@@ -15,7 +15,6 @@
 #ifndef SVDSERVE_KERNELS_CUDA_HOPPER_FUSED_FFN_CUH_
 #define SVDSERVE_KERNELS_CUDA_HOPPER_FUSED_FFN_CUH_
 
-#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
@@ -55,7 +54,7 @@ struct Config {
   static constexpr int kInColumns = kIn;
   static constexpr Activation kActivation = kAct;
   // Twice the activation is an instruction less; doubling and, of z, halving
-  // are exact.
+  // are exact, below 2^127.
   static constexpr bool kByTanh =
       std::is_same_v<T, __nv_bfloat16> &&
       (kAct == Activation::kGelu || kAct == Activation::kGeluTanh);
