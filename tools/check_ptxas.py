@@ -3,7 +3,7 @@
 
   tools/check_ptxas.py [ccache] nvcc ARGUMENT...   with -Xptxas=-v among them
 
-That is: code serialised around wgmma (C7510, C7512, C7520), or registers
+That is: wgmma serialised or setmaxnreg ignored (C7508 to C7520), or registers
 spilled beyond the kernel's limit in SPILL_LIMITS. ccache keeps what nvcc
 printed, so that a cached compilation is checked too. Only what is wrong is
 printed.
@@ -26,7 +26,7 @@ SPILL_LIMITS = {
 
 FUNCTION = re.compile(r"Compiling entry function '([^']+)' for '([^']+)'")
 SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
-SERIALISED = re.compile(r"C75(?:10|12|20)\b")
+SERIALISED = re.compile(r"\bC75(?!19)\d\d\b")  # C7519 is a remark
 NOISE = re.compile(r"^ptxas info|bytes stack frame")
 
 

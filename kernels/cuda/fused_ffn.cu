@@ -4,6 +4,8 @@
 
 #include "kernels/cuda/fused_ffn.cuh"
 #include "kernels/cuda/fused_ffn.h"
+#include "kernels/cuda/hopper/fused_ffn.h"
+#include "kernels/cuda/kernel_family.h"
 #include "kernels/cuda/launch.cuh"
 
 namespace svdserve::cuda {
@@ -129,6 +131,11 @@ bool FusedFfnTakes(int in_rank, int out_rank, bool gated,
 cudaError_t FusedFfn(const FusedFfnParams& params, const DeviceLimits& limits,
                      cudaStream_t stream) {
   if (!Valid(params)) return cudaErrorInvalidValue;
+  if constexpr (kHopperLinked) {
+    if (TakesHopperKernels(limits) && hopper::FusedFfnTakes(params, limits)) {
+      return hopper::FusedFfn(params, limits, stream);
+    }
+  }
   const auto find =
       params.type == Type::kBF16 ? Find<__nv_bfloat16> : Find<__half>;
   const Kernel* kernel =

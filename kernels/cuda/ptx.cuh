@@ -128,6 +128,8 @@ __device__ inline float Reciprocal(float x) {
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+// x between 0 and 1, else the nearer of them; 0 for NaN.
+__device__ inline float Saturate(float x) { return __saturatef(x); }
 // tanh(x) to about 5e-4 relative: for bf16 results only.
 __device__ inline float FastTanh(float x) {
   float y;

@@ -27,11 +27,23 @@ set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
 set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
 set(SVDSERVE_CUDA_ENABLED ON)
 
-# svdserve_cuda_library(NAME SRCS ...): kernels. Each file's compilation fails
-# where tools/check_ptxas.py finds that ptxas spilled or serialised something.
+# svdserve_cuda_library(NAME SRCS ... [HOPPER ...]): kernels. Each file's
+# compilation fails where tools/check_ptxas.py finds that ptxas spilled or
+# serialised something. HOPPER's files are compiled for sm_90a alone, whatever
+# the architectures: no other has wgmma.
 function(svdserve_cuda_library name)
-  cmake_parse_arguments(ARG "" "" "SRCS" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "SRCS;HOPPER" ${ARGN})
   add_library(${name} STATIC ${ARG_SRCS})
+  svdserve_cuda_options(${name})
+  if(ARG_HOPPER)
+    add_library(${name}_hopper OBJECT ${ARG_HOPPER})
+    svdserve_cuda_options(${name}_hopper)
+    set_target_properties(${name}_hopper PROPERTIES CUDA_ARCHITECTURES 90a-real)
+    target_sources(${name} PRIVATE $<TARGET_OBJECTS:${name}_hopper>)
+  endif()
+endfunction()
+
+function(svdserve_cuda_options name)
   target_include_directories(${name} PUBLIC ${PROJECT_SOURCE_DIR})
   target_link_libraries(${name} PUBLIC CUDA::cudart_static)
   target_compile_options(${name} PRIVATE -Xptxas=-v -Xcompiler=-Wall,-Wextra)

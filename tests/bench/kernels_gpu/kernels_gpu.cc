@@ -25,6 +25,7 @@
 #include "kernels/cuda/fused_ffn.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/gemm_norm.h"
+#include "kernels/cuda/kernel_family.h"
 #include "kernels/cuda/lowrank_attention.h"
 #include "kernels/cuda/pool.h"
 #include "nlohmann/json.hpp"
@@ -115,6 +116,10 @@ class Bench {
     GemmNorm("out_expand_norm", rows, m.out_rank, d);
     GemmNorm("ffn_expand_norm", rows, m.ffn_rank, d);
     FusedFfn("ffn_core", rows, m.ffn_rank, inner, m.ffn_rank);
+    if (cuda::TakesHopperKernels(limits_)) {
+      const cuda::ScopedPortableKernels portable;
+      FusedFfn("ffn_core_portable", rows, m.ffn_rank, inner, m.ffn_rank);
+    }
     LowRankAttention("attention_core", s, m);
     Attention("attention", s, m.heads, m.head_dim(), false);
     if (m.ranks_name != "r50") return;  // the rest has no rank

@@ -7,6 +7,8 @@
 
 #include "gtest/gtest.h"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/hopper/fused_ffn.h"
+#include "kernels/cuda/kernel_family.h"
 #include "tests/kernels/cuda/device_buffer.h"
 
 namespace svdserve::cuda {
@@ -297,6 +299,87 @@ TEST_P(FusedFfnTest, BitsAreThoseOfTwoGemms) {
     }
   }
 }
+
+// On a Hopper GPU the tests above ran its kernels, but for ForShortBlocks().
+class FusedFfnFamiliesTest : public FusedFfnTest {
+ protected:
+  void SetUp() override {
+    if (!TakesHopperKernels(TestLimits())) {
+      GTEST_SKIP() << "no device for the Hopper kernels";
+    }
+  }
+
+  // All of z, what must not be written included.
+  void ExpectSameBits() {
+    SCOPED_TRACE(testing::Message()
+                 << shape_.rows << " rows, " << shape_.in_rank << " -> "
+                 << shape_.intermediate << " -> " << shape_.out_rank
+                 << ", activation " << static_cast<int>(shape_.activation));
+    const std::vector<uint16_t> hopper = Fused(TestLimits());
+    const ScopedPortableKernels portable;
+    ASSERT_EQ(hopper, Fused(TestLimits()));
+  }
+};
+
+TEST_P(FusedFfnFamiliesTest, SameBitsAtRandomShapes) {
+  for (int i = 0; i < 60; ++i) {
+    Make({.rows = random_.Integer(1, 900),
+          .in_rank = 16 * random_.Integer(1, 22),
+          .intermediate = 32 * random_.Integer(1, 24),
+          .out_rank = 16 * random_.Integer(1, 20),
+          .activation = static_cast<Activation>(random_.Integer(1, 3)),
+          .bias = random_.Integer(0, 3) > 0});
+    ExpectSameBits();
+  }
+}
+
+TEST_P(FusedFfnFamiliesTest, SameBitsAtALayersShapeLarge) {
+  for (const int rank : {192, 304, 320}) {
+    Make({.rows = 16384 + random_.Integer(0, 200),
+          .in_rank = rank,
+          .intermediate = 3072,
+          .out_rank = rank});
+    // Again and again: a race shows now and then.
+    for (int i = 0; i < 3; ++i) ExpectSameBits();
+  }
+}
+
+TEST_P(FusedFfnFamiliesTest, SameBitsOfHugeAndTinyValues) {
+  Make({.rows = 200, .in_rank = 320, .intermediate = 1536, .out_rank = 320});
+  for (float& value : v1_) value *= std::exp2(random_.Integer(-12, 3));
+  for (float& value : u2_) value *= std::exp2(random_.Integer(-8, 4));
+  v1_ = Rounded(type_, v1_);
+  u2_ = Rounded(type_, u2_);
+  ExpectSameBits();
+}
+
+TEST_P(FusedFfnFamiliesTest, OnlyWhatTheTableHas) {
+  if constexpr (kHopperLinked) {
+    FusedFfnParams params;
+    params.type = type_;
+    params.rows = 1;
+    params.in_rank = params.out_rank = 320;
+    params.intermediate = 3072;
+    const DeviceLimits limits = {90, 132, 227 << 10};
+    params.activation = Activation::kSilu;
+    EXPECT_FALSE(hopper::FusedFfnTakes(params, limits));
+    params.activation = Activation::kGelu;
+    EXPECT_TRUE(hopper::FusedFfnTakes(params, limits));
+    params.in_rank = 448;
+    EXPECT_TRUE(hopper::FusedFfnTakes(params, limits));
+    params.in_rank = 1024;  // p would take all the memory
+    EXPECT_FALSE(hopper::FusedFfnTakes(params, limits));
+    params.in_rank = 320;
+    params.out_rank = 336;
+    EXPECT_FALSE(hopper::FusedFfnTakes(params, limits));
+    params.out_rank = 320;
+    params.gate = &params;
+    EXPECT_FALSE(hopper::FusedFfnTakes(params, limits));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, FusedFfnFamiliesTest,
+                         testing::Values(Type::kBF16, Type::kF16));
 
 TEST_P(FusedFfnTest, TakesAnyMultipleOf16) {
   for (int i = 0; i < (kOnDevice ? 40 : 10); ++i) {

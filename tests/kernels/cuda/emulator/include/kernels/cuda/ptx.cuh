@@ -73,6 +73,7 @@ inline float2 Unpack<__half>(uint32_t pair) {
 
 inline float Exp2(float x) { return std::exp2(x); }
 inline float Reciprocal(float x) { return 1 / x; }
+inline float Saturate(float x) { return x > 0 ? std::fmin(x, 1.0f) : 0.0f; }
 inline float FastTanh(float x) { return std::tanh(x); }
 
 inline float ShuffleXor(float value, int mask) {
