@@ -16,10 +16,18 @@ uint64_t KeyOf(const QueueEntry& entry) {
   return flow == 0 ? kOwnFlow | entry.order : flow & ~kOwnFlow;
 }
 
-BatchRoom HalfOf(const BatchRoom& room) {
-  return {.bytes = room.bytes / 2,
-          .tokens = room.tokens / 2,
-          .inputs = room.inputs / 2};
+BatchRoom PartOf(const BatchRoom& room, int parts) {
+  return {.bytes = room.bytes / parts,
+          .tokens = room.tokens / parts,
+          .inputs = room.inputs / parts};
+}
+
+bool TakeAll(const std::list<QueueEntry>& entries, BatchRoom* room) {
+  for (const QueueEntry& entry : entries) {
+    if (!room->Fits(entry)) return false;
+    room->Take(entry);
+  }
+  return true;
 }
 
 }  // namespace
@@ -124,8 +132,15 @@ void FairQueue::TakeBatch(BatchRoom room,
                           absl::FunctionRef<bool(const QueueEntry&)> lapsed,
                           std::vector<QueueEntry>* taken,
                           std::vector<QueueEntry>* dropped) {
+  const std::vector<Flow*> newcomers = FewNewcomers(room);
+  newcomers_ran_ = !newcomers.empty();
+  if (newcomers_ran_) {
+    TakeNewcomers(newcomers, lapsed, taken, dropped);
+    return;
+  }
+
   Picker picker(&flows_);
-  BatchRoom fair_room = HalfOf(room);
+  BatchRoom fair_room = PartOf(room, 2);
   bool any_fair = false;
 
   // Each takes the flow's first entry if it may, and says whether to go on.
@@ -174,6 +189,43 @@ void FairQueue::TakeBatch(BatchRoom room,
   const bool passed_over =
       oldest != nullptr && oldest->entries.front().order == first_order;
   passed_over_ = passed_over ? first_order : 0;
+  DropIdleFlows();
+}
+
+// Flows that have had nothing yet and want little, if together they fit into a
+// small batch: more of them are bulk themselves. None if it is not their turn,
+// or if all that waits fits into one batch.
+std::vector<FairQueue::Flow*> FairQueue::FewNewcomers(const BatchRoom& room) {
+  std::vector<Flow*> few;
+  const bool all_fit =
+      bytes_ <= room.bytes && tokens_ <= room.tokens && size_ <= room.inputs;
+  if (all_fit || newcomers_ran_) return few;
+  const BatchRoom small = PartOf(room, kNewcomersShare);
+  BatchRoom left = small;
+  for (auto& [key, flow] : flows_) {
+    if (!flow.new_here || flow.entries.empty()) continue;
+    BatchRoom own = small;
+    if (!TakeAll(flow.entries, &own)) continue;
+    if (!TakeAll(flow.entries, &left)) return {};
+    few.push_back(&flow);
+  }
+  return few;
+}
+
+void FairQueue::TakeNewcomers(const std::vector<Flow*>& flows,
+                              absl::FunctionRef<bool(const QueueEntry&)> lapsed,
+                              std::vector<QueueEntry>* taken,
+                              std::vector<QueueEntry>* dropped) {
+  for (Flow* flow : flows) {
+    virtual_time_ = std::max(virtual_time_, flow->start);
+    flow->new_here = false;
+    while (!flow->entries.empty()) {
+      const QueueEntry& first = flow->entries.front();
+      const bool drop = lapsed(first);
+      if (!drop) flow->start += first.charge();
+      (drop ? dropped : taken)->push_back(PopFirst(flow));
+    }
+  }
   DropIdleFlows();
 }
 

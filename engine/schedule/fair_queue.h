@@ -7,6 +7,10 @@
 // filled by age, so nothing waits for ever, however many new flows arrive. A
 // task too large for what the fair order left over opens the next batch.
 //
+// While more waits than one batch takes, few and small newcomers get a small
+// batch of their own, every second one at most: they need not sit through the
+// computation of the bulk, whose rate falls by some 1/kNewcomersShare at most.
+//
 // Not thread-safe: BatchScheduler owns it. Pushing is O(1), taking a batch is
 // O(flows + taken · log flows).
 //
@@ -50,6 +54,9 @@ struct BatchRoom {
 
 class FairQueue {
  public:
+  // Newcomers' batches are that much smaller than others.
+  static constexpr int kNewcomersShare = 16;
+
   void Push(QueueEntry entry);
 
   // Removes the entries that `lapsed` picks. O(size).
@@ -79,6 +86,11 @@ class FairQueue {
   };
   class Picker;
 
+  std::vector<Flow*> FewNewcomers(const BatchRoom& room);
+  void TakeNewcomers(const std::vector<Flow*>& flows,
+                     absl::FunctionRef<bool(const QueueEntry&)> lapsed,
+                     std::vector<QueueEntry>* taken,
+                     std::vector<QueueEntry>* dropped);
   QueueEntry PopFirst(Flow* flow);
   void Forget(const QueueEntry& entry);
   void DropIdleFlows();
@@ -86,7 +98,8 @@ class FairQueue {
   std::unordered_map<uint64_t, Flow> flows_;
   uint64_t virtual_time_ = 0;  // in charged bytes, as Flow::start
   uint64_t next_order_ = 1;
-  uint64_t passed_over_ = 0;  // order of an entry that opens the next batch
+  uint64_t passed_over_ = 0;    // order of an entry that opens the next batch
+  bool newcomers_ran_ = false;  // the last batch was theirs
   int size_ = 0;
   int64_t tokens_ = 0;
   uint64_t bytes_ = 0;

@@ -208,7 +208,7 @@ def kernels_gpu(result):
     return lines + table(["shape", "head dim", "causal", "ours", "FlashAttention-2", "cuDNN"], body)
 
 
-TABLES = [("peers_cpu", peers), ("peers_cpu_amx", speed), ("serving_cpu", serving), ("overload", overload),
+TABLES = [("peers_cpu", peers), ("peers_cpu_avx512", speed), ("serving_cpu", serving), ("overload", overload),
           ("tokenizer", tokenizer), ("accuracy_cpu", accuracy), ("quality", quality),
           ("encoder_gpu", lambda result: encoder_gpu(result) + memory_gpu(result)), ("peers_gpu", peers_gpu),
           ("kernels_gpu", kernels_gpu)]

@@ -11,6 +11,7 @@ the server: its p99 should stay within two batch times.
 """
 
 import argparse
+import json
 import pathlib
 import statistics
 import subprocess
@@ -27,24 +28,21 @@ IN_FLIGHT = 64
 
 def lone_queries(svdctl, server, seconds):
     return run_json([svdctl, "load", "--json", "--server", server.address, "--lengths", "fixed:16",
-                     "--rate", "10", "--duration", seconds])["by_status"]["OK"]["latency_seconds"]
+                     "--rate", "10", "--duration", seconds])
 
 
 def beside_bulk(svdctl, server, seconds):
-    """Lone queries while others keep the server full: (latencies, mean batch seconds)."""
+    """Lone queries while others keep the server full: (their run, median seconds of a bulk batch)."""
     with tempfile.TemporaryDirectory() as folder:
-        bulk = subprocess.Popen(
-            [svdctl, "load", "--server", server.address, "--lengths", "fixed:128", "--inputs", "16",
-             "--saturate", "8", "--duration", str(seconds + 4),
-             "--output", pathlib.Path(folder) / "bulk.json"], stdout=subprocess.DEVNULL)
-        time.sleep(2)
-        before = server.metrics()
-        latency = lone_queries(svdctl, server, seconds)
-        after = server.metrics()
-        bulk.wait()
-    total, count = (after[f"svdserve_batch_compute_seconds_{k}"] -
-                    before[f"svdserve_batch_compute_seconds_{k}"] for k in ("sum", "count"))
-    return latency, total / count
+        result = pathlib.Path(folder) / "bulk.json"
+        with subprocess.Popen(
+                [svdctl, "load", "--server", server.address, "--lengths", "fixed:128", "--inputs", "16",
+                 "--saturate", "8", "--duration", str(seconds + 4), "--output", result],
+                stdout=subprocess.DEVNULL):
+            time.sleep(2)
+            run = lone_queries(svdctl, server, seconds)
+        bulk = json.loads(result.read_text())
+    return run, bulk["stages_seconds"]["compute"]["p50"]
 
 
 def main():
@@ -70,15 +68,18 @@ def main():
             share.append(load["client_cpu_share"])
             print(f"round {number + 1}: engine {engine[-1]:.0f}, served {served[-1]:.0f} tokens/s",
                   file=sys.stderr)
-        rest = lone_queries(svdctl, server, args.seconds)
-        busy, batch_seconds = beside_bulk(svdctl, server, 2 * args.seconds)
+        at_rest = lone_queries(svdctl, server, 2 * args.seconds)
+        beside, batch_seconds = beside_bulk(svdctl, server, 4 * args.seconds)
+    rest, busy = (run["by_status"]["OK"]["latency_seconds"] for run in (at_rest, beside))
     result = {
         "threads": args.threads, "engine_tokens_per_second": statistics.median(engine),
         "served_tokens_per_second": statistics.median(served),
         "served_share": statistics.median(served) / statistics.median(engine),
         "client_cpu_share": statistics.median(share), "in_flight": IN_FLIGHT,
         "lone_query_at_rest_seconds": rest, "lone_query_beside_bulk_seconds": busy,
-        "mean_batch_seconds": batch_seconds,
+        "lone_query_stages_seconds": {"at_rest": at_rest["stages_seconds"],
+                                      "beside_bulk": beside["stages_seconds"]},
+        "bulk_batch_seconds": batch_seconds,
         "lone_query_p99_in_batches": busy["p99"] / batch_seconds}
     write_result("serving_cpu", result)
     print("served %.0f of %.0f tokens/s (%.1f %%); the client took %.1f %% of the processors" % (

@@ -133,6 +133,21 @@ TEST(SummaryTest, LeavesTheWarmUpOutAndCountsByStatus) {
   EXPECT_THAT(ToText(summary), HasSubstr("RESOURCE_EXHAUSTED"));
 }
 
+TEST(SummaryTest, TellsWhereTheTimeWent) {
+  const LoadStages stages = {
+      .tokenization = 1, .queue = 2, .compute = 4, .server = 8};
+  const LoadSummary summary =
+      Summarize({{.latency_seconds = 10, .inputs = 1, .stages = stages},
+                 {.code = 8, .latency_seconds = 0.1}},
+                {.measured_seconds = 2});
+  const nlohmann::ordered_json json = ToJson(summary)["stages_seconds"];
+  EXPECT_EQ(json["tokenization"]["p50"], 1);
+  EXPECT_EQ(json["queue"]["max"], 2);
+  EXPECT_EQ(json["compute"]["p99"], 4);
+  EXPECT_EQ(json["outside_server"]["p50"], 2);
+  EXPECT_THAT(ToText(summary), HasSubstr("  outside_server"));
+}
+
 // Answers after `delay`; every `refuse_every`-th call is refused.
 class ScriptedService : public v1::EncoderService::Service {
  public:

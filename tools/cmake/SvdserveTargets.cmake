@@ -33,7 +33,8 @@ function(svdserve_test name)
   endif()
   svdserve_executable(${name} SRCS ${ARG_SRCS} LINK ${ARG_LINK} GTest::gmock_main)
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
-  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}"
+    ENVIRONMENT "${SVDSERVE_TEST_ENVIRONMENT}")
 endfunction()
 
 # svdserve_fuzzer(NAME SRCS ... LINK ... CORPUS folder): a libFuzzer target with

@@ -30,6 +30,16 @@ double CpuSeconds() {
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
+LoadStages StagesOf(const v1::Timings& timings) {
+  const auto seconds = [](const google::protobuf::Duration& duration) {
+    return static_cast<double>(duration.seconds()) + 1e-9 * duration.nanos();
+  };
+  return {.tokenization = seconds(timings.tokenization()),
+          .queue = seconds(timings.queue()),
+          .compute = seconds(timings.compute()),
+          .server = seconds(timings.total())};
+}
+
 struct EmbedMethod {
   using Request = v1::EmbedRequest;
   using Response = v1::EmbedResponse;
@@ -200,8 +210,11 @@ class Runner {
                       .latency_seconds = now - call->intended};
     for (const auto& result : call->response.results()) {
       if (result.has_error()) continue;
+      const v1::Usage& usage = Method::UsageOf(result);
       ++sample.inputs;
-      sample.tokens += Method::UsageOf(result).tokens();
+      sample.tokens += usage.tokens();
+      const LoadStages stages = StagesOf(usage.timings());
+      if (stages.server >= sample.stages.server) sample.stages = stages;
     }
     const auto& results = call->response.results();
     if (status.ok() && sample.inputs == 0 && !results.empty()) {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "tools/client/connection.h"
 
@@ -25,6 +26,32 @@ nlohmann::ordered_json ToJson(const Percentiles& latency) {
           {"p99", latency.p99},
           {"p99.9", latency.p999},
           {"max", latency.max}};
+}
+
+std::vector<std::pair<std::string, Percentiles>> StagesOf(
+    const std::vector<LoadSample>& samples, double warmup_seconds) {
+  std::vector<double> tokenization, queue, compute, outside;
+  for (const LoadSample& sample : samples) {
+    if (sample.intended_seconds < warmup_seconds || sample.inputs == 0)
+      continue;
+    tokenization.push_back(sample.stages.tokenization);
+    queue.push_back(sample.stages.queue);
+    compute.push_back(sample.stages.compute);
+    outside.push_back(sample.latency_seconds - sample.stages.server);
+  }
+  if (compute.empty()) return {};
+  return {{"tokenization", PercentilesOf(std::move(tokenization))},
+          {"queue", PercentilesOf(std::move(queue))},
+          {"compute", PercentilesOf(std::move(compute))},
+          {"outside_server", PercentilesOf(std::move(outside))}};
+}
+
+void AppendRow(std::string_view name, uint64_t requests,
+               const Percentiles& seconds, std::string* text) {
+  absl::StrAppendFormat(text, "%-20s %9d %9.2f %9.2f %9.2f %9.2f %9.2f\n", name,
+                        requests, seconds.p50 * 1e3, seconds.p90 * 1e3,
+                        seconds.p99 * 1e3, seconds.p999 * 1e3,
+                        seconds.max * 1e3);
 }
 
 }  // namespace
@@ -54,6 +81,7 @@ LoadSummary Summarize(const std::vector<LoadSample>& samples,
     summary.by_code[code].requests = values.size();
     summary.by_code[code].latency = PercentilesOf(std::move(values));
   }
+  summary.stages = StagesOf(samples, run.warmup_seconds);
   if (run.measured_seconds <= 0) return summary;
   const double seconds = run.measured_seconds;
   summary.sent_rate = static_cast<double>(summary.requests) / seconds;
@@ -74,6 +102,10 @@ nlohmann::ordered_json ToJson(const LoadSummary& summary) {
     by_status[CodeName(code)] = {{"requests", status.requests},
                                  {"latency_seconds", ToJson(status.latency)}};
   }
+  nlohmann::ordered_json stages = nlohmann::ordered_json::object();
+  for (const auto& [stage, seconds] : summary.stages) {
+    stages[stage] = ToJson(seconds);
+  }
   return {{"target_requests_per_second", run.target_rate},
           {"measured_seconds", run.measured_seconds},
           {"requests", summary.requests},
@@ -86,7 +118,8 @@ nlohmann::ordered_json ToJson(const LoadSummary& summary) {
           {"in_flight_cap_delayed_requests", run.limited},
           {"in_flight_cap_delay_seconds", run.limited_seconds},
           {"worst_send_lag_seconds", run.worst_lag_seconds},
-          {"by_status", std::move(by_status)}};
+          {"by_status", std::move(by_status)},
+          {"stages_seconds", std::move(stages)}};
 }
 
 std::string ToText(const LoadSummary& summary) {
@@ -100,11 +133,13 @@ std::string ToText(const LoadSummary& summary) {
                         "status; latency ms", "requests", "p50", "p90", "p99",
                         "p99.9", "max");
   for (const auto& [code, status] : summary.by_code) {
-    const Percentiles& latency = status.latency;
-    absl::StrAppendFormat(&text, "%-20s %9d %9.2f %9.2f %9.2f %9.2f %9.2f\n",
-                          CodeName(code), status.requests, latency.p50 * 1e3,
-                          latency.p90 * 1e3, latency.p99 * 1e3,
-                          latency.p999 * 1e3, latency.max * 1e3);
+    AppendRow(CodeName(code), status.requests, status.latency, &text);
+  }
+  const auto ok = summary.by_code.find(0);
+  for (const auto& [stage, seconds] : summary.stages) {
+    AppendRow(absl::StrCat("  ", stage),
+              ok == summary.by_code.end() ? 0 : ok->second.requests, seconds,
+              &text);
   }
   absl::StrAppendFormat(
       &text, "This client took %.1f %% of %d cores; worst send lag %.2f ms\n",

@@ -9,9 +9,18 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace svdserve {
+
+// Where the time of a request went, in seconds: that of its last input.
+struct LoadStages {
+  double tokenization = 0;
+  double queue = 0;
+  double compute = 0;
+  double server = 0;  // all of the time that the server says it took
+};
 
 // One answered request.
 struct LoadSample {
@@ -20,6 +29,7 @@ struct LoadSample {
   double latency_seconds = 0;   // since the intended time
   int inputs = 0;               // answered with a result
   uint64_t tokens = 0;
+  LoadStages stages = {};  // of requests with a result
 };
 
 // What is known besides the samples.
@@ -56,6 +66,9 @@ struct LoadSummary {
   double tokens_rate = 0;
   double client_cpu_share = 0;  // of all cores
   std::map<int, StatusSummary> by_code;
+  // Of requests with a result, by stage; "outside_server" is the rest of
+  // the latency: the wire, gRPC and this client.
+  std::vector<std::pair<std::string, Percentiles>> stages;
 };
 
 // The smallest value that at least `share` of all values do not exceed; 0 if

@@ -15,7 +15,6 @@
 #ifndef SVDSERVE_KERNELS_CUDA_HOPPER_FUSED_FFN_CUH_
 #define SVDSERVE_KERNELS_CUDA_HOPPER_FUSED_FFN_CUH_
 
-#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
@@ -35,7 +34,7 @@ constexpr int kThreads = (kConsumers + 1) * kWarpgroup;
 constexpr int kPanel = 64;  // columns of 128 bytes, a swizzle's width
 constexpr int kPanelBytes = kPanel * kElementBytes;  // of a row
 // Values of a thread that are activated side by side, which hides latencies.
-constexpr int kTogether = 16;
+constexpr int kTogether = 8;
 constexpr int kMostStages = 8;
 // A bias is read until its step's V1 has left the ring. Within a ring of 8,
 // copies are at most 5 steps ahead of that.
@@ -46,17 +45,16 @@ constexpr int kConsumerRegisters = 240;
 constexpr int kProducerRegisters = 24;
 
 // What a kernel is compiled for.
-template <typename T, int kStepColumns, int kOut, Activation kAct>
+template <typename T, int kStepColumns, int kIn, int kOut, Activation kAct>
 struct Config {
   using Element = T;
   static constexpr int kStep = kStepColumns;  // of the intermediate
   static_assert(kStep % kPanel == 0);
-  // Products of h without a loop, whose turns cost about 70 clocks. Longer ones
-  // would keep too many addresses in registers.
-  static constexpr int kUnrolled = kStep == kPanel ? 4 : 12;
+  // in_rank, or 0: known when it runs. A panel of a loop costs 70 clocks more.
+  static constexpr int kInColumns = kIn;
   static constexpr Activation kActivation = kAct;
   // Twice the activation is an instruction less; doubling and, of z, halving
-  // are exact.
+  // are exact, below 2^127.
   static constexpr bool kByTanh =
       std::is_same_v<T, __nv_bfloat16> &&
       (kAct == Activation::kGelu || kAct == Activation::kGeluTanh);
@@ -308,14 +306,18 @@ class Block {
     BarrierWait(Full(place_.stage()), place_.parity());
     uint64_t p = Descriptor128(shared_ + group_ * kGroupRows * kPanelBytes);
     uint64_t v1 = Descriptor128(Stage(place_));
+    if constexpr (C::kInColumns > 0) {
+      MultiplyLast<C::kInColumns / 16>(C::kInColumns / 16, p, v1, h);
+      return Advance();
+    }
     int sixteens = args_.in_rank / 16;
 #pragma unroll 1
-    for (; sixteens > C::kUnrolled; sixteens -= 4) {
+    for (; sixteens > 4; sixteens -= 4) {
       MultiplySixteens<4>(p, v1, h);
       p += kRowPanelBytes >> 4;
       v1 += kInPanelBytes >> 4;
     }
-    MultiplyLast<C::kUnrolled>(sixteens, p, v1, h);
+    MultiplyLast<4>(sixteens, p, v1, h);
     return Advance();
   }
   // Committed where the last product stands: elsewhere it would be one more.

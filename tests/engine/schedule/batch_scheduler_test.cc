@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/schedule/refusal.h"
+#include "gmock/gmock.h"
 #include "tests/engine/schedule/task_maker.h"
 
 namespace svdserve {
@@ -194,6 +195,46 @@ TEST_F(BatchSchedulerTest, ALoneQueryIsInTheNextBatch) {
   Submit(90, 77);
   const std::vector<uint64_t> flows = FlowsOf(*scheduler_->TryPull());
   EXPECT_EQ(std::count(flows.begin(), flows.end(), 77), 1);
+}
+
+TEST_F(BatchSchedulerTest, FewSmallNewcomersRunByThemselves) {
+  for (int i = 0; i < 40; ++i) Submit(90, 1);
+  scheduler_->TryPull();
+  Submit(10, 7);
+  Submit(10, 8);
+  EXPECT_THAT(FlowsOf(*scheduler_->TryPull()),
+              testing::UnorderedElementsAre(7, 8));
+  Submit(10, 9);  // not twice in a row, but in the next batch all the same
+  const std::vector<uint64_t> flows = FlowsOf(*scheduler_->TryPull());
+  EXPECT_EQ(flows.size(), 10);
+  EXPECT_EQ(std::count(flows.begin(), flows.end(), 9), 1);
+  Submit(10, 10);
+  EXPECT_EQ(FlowsOf(*scheduler_->TryPull()), std::vector<uint64_t>{10});
+}
+
+TEST_F(BatchSchedulerTest, ManyNewcomersAreBulk) {
+  for (int i = 0; i < 40; ++i) Submit(90, 1);
+  scheduler_->TryPull();
+  for (int i = 0; i < 4; ++i) Submit(10);  // 80 bytes of 1,000 / 16
+  EXPECT_GT(scheduler_->TryPull()->tokens, 500);
+}
+
+TEST_F(BatchSchedulerTest, ANewcomerJoinsWhatFitsIntoOneBatch) {
+  for (int i = 0; i < 5; ++i) Submit(90, 1);
+  Submit(10, 7);
+  EXPECT_EQ(scheduler_->TryPull()->tasks.size(), 6);
+}
+
+TEST_F(BatchSchedulerTest, NewcomersThatLapsedLeaveNoEmptyBatch) {
+  for (int i = 0; i < 40; ++i) Submit(90, 1);
+  scheduler_->TryPull();
+  CancellationSource source;
+  const auto ending = Submit(10, 7, absl::InfiniteFuture(), source.token());
+  source.Cancel();
+  const auto batch = scheduler_->Pull(absl::InfiniteFuture());
+  ASSERT_TRUE(batch.has_value());
+  EXPECT_EQ(batch->tasks.size(), 10);
+  EXPECT_EQ(ending->times(), 1);
 }
 
 TEST_F(BatchSchedulerTest, FlowsShareABatchEvenly) {
