@@ -4,7 +4,8 @@
 // sm_90 (tests/bench/results/encoder_gpu.json, "predicted_ms" beside
 // "median_ms"): predictions are 0.68 to 1.43 of what 212 batches took, and the
 // plan that is chosen is within 3 % of the fastest measured one of no more
-// bytes, but for two batches (7 %). Two shapes of tests/bench/kernels_gpu give
+// bytes, but for two batches (7 %). tests/bench/fit_cost_table.py derives a row
+// from kernels_gpu.json; by hand, two shapes of tests/bench/kernels_gpu give
 // the two unknowns of a kernel (cuda_cost_model.cc has the formula):
 //   tflops        a long sum in whole waves, such as 132 x 128 rows, K = 3072
 //   extra_depth   the same with K = 192: what is missing to tflops

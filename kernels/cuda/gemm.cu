@@ -34,7 +34,9 @@ struct Tile {
   int blocks;  // of a multiprocessor that registers are kept for
   bool gated;  // whether compiled for gates as well
   bool few;    // of few rows: whether for sums and groups as well
-  int cycles;  // of a multiprocessor, for a block and 16 of k
+  // Of a multiprocessor, for 16 of k: for each of many blocks, and for one
+  // that is alone.
+  int cycles, alone;
 
   constexpr int Threads() const {
     return rows / warp_rows * (columns / warp_columns) * kWarp;
@@ -45,23 +47,24 @@ struct Tile {
   constexpr int SharedBytes() const { return stages * StageBytes(); }
 };
 
-// Cycles are a model: the slower of products, 1270 multiply-adds a cycle, and
-// copies, 50 bytes a cycle; for the last, which is alone, the latency of
-// products that wait for one another. Warps of 64 x 64 read the fewest bytes of
+// Cycles are a model in which only ratios matter, fitted to an H100: of 15
+// shapes of 1024 to 16384 rows it takes the fastest tile. Where multiprocessors
+// have more than one of the last two, nothing but the latency of products that
+// wait for one another was measured. Warps of 64 x 64 read the fewest bytes of
 // shared memory per product that registers allow.
 constexpr Tile kTiles[kGemmTiles] = {
     // Most shapes of many rows: two blocks, one stores while one multiplies.
-    {128, 128, 64, 3, 64, 64, 2, true, false, 210},
-    // 3/4 of the copies of two of the first; as fast by the model, no faster.
-    {256, 128, 64, 3, 64, 64, 1, false, false, 420},
+    {128, 128, 64, 3, 64, 64, 2, true, false, 210, 256},
+    // 3/4 of the copies of two of the first, and no faster.
+    {256, 128, 64, 3, 64, 64, 1, false, false, 420, 420},
     // Ranks that are odd multiples of 64 (192, 320, 576).
-    {128, 64, 64, 3, 64, 32, 3, false, false, 125},
-    // Hundreds of rows.
-    {64, 64, 64, 4, 32, 32, 3, true, true, 85},
+    {128, 64, 64, 3, 64, 32, 3, false, false, 115, 150},
+    // Up to some thousand rows.
+    {64, 64, 64, 4, 32, 32, 3, true, true, 73, 102},
     // So few tiles that multiprocessors would idle. What counts is the time of
     // one block: deep stages, many of them.
-    {32, 32, 128, 4, 16, 16, 3, false, true, 41},
-    {16, 32, 128, 6, 16, 16, 3, false, true, 36},
+    {32, 32, 128, 4, 16, 16, 3, false, true, 41, 41},
+    {16, 32, 128, 6, 16, 16, 3, false, true, 36, 36},
 };
 
 // What every device has; the wide tile is for others.
@@ -465,7 +468,7 @@ int64_t Cycles(const Tile& tile, const GemmParams& p, int count,
   const int multiprocessors = std::max(1, limits.multiprocessors);
   const int64_t most =
       (count * Blocks(tile, p) + multiprocessors - 1) / multiprocessors;
-  return most * tile.cycles * DivideUp(p.in, 16);
+  return std::max<int64_t>(most * tile.cycles, tile.alone) * DivideUp(p.in, 16);
 }
 
 // For `count` such products at once; -1 where none is taken.

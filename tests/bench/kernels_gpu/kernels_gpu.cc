@@ -45,6 +45,9 @@ struct Options {
   double seconds = 0.02;
 };
 
+// Up to so many rows plans may have memory for the update.
+constexpr int kUpdateRows = 512;
+
 struct ModelSizes {
   std::string name;
   std::string ranks_name;
@@ -111,6 +114,10 @@ class Bench {
     if (cuda::TakesHopperKernels(limits_)) {
       const cuda::ScopedPortableKernels portable;
       Products(m, rows, "_portable");
+    }
+    if (rows <= kUpdateRows) {
+      GemmNorm("out_update_norm", rows, m.out_rank, d, true);
+      GemmNorm("ffn_update_norm", rows, m.ffn_rank, d, true);
     }
     LowRankAttention("attention_core", s, m);
     Attention("attention", s, m.heads, m.head_dim(), false);
@@ -234,7 +241,9 @@ class Bench {
             });
   }
 
-  void GemmNorm(const std::string& name, int rows, int in, int hidden) {
+  // `update`: with memory for it.
+  void GemmNorm(const std::string& name, int rows, int in, int hidden,
+                bool update = false) {
     const double elements =
         1.0 * rows * in + 1.0 * in * hidden + 2.0 * rows * hidden;
     Measure(name, {{"rows", rows}, {"in", in}, {"out", hidden}},
@@ -249,7 +258,8 @@ class Bench {
                   .bias = F32(hidden),
                   .gamma = F32(hidden),
                   .beta = F32(hidden),
-                  .x = BF16(size_t{1} * rows * hidden)};
+                  .x = BF16(size_t{1} * rows * hidden),
+                  .update = update ? F32(size_t{1} * rows * hidden) : nullptr};
               return [this, params](cudaStream_t stream) {
                 return cuda::GemmNorm(params, limits_, stream);
               };
