@@ -119,6 +119,8 @@ class Bench {
     if (cuda::TakesHopperKernels(limits_)) {
       const cuda::ScopedPortableKernels portable;
       FusedFfn("ffn_core_portable", rows, m.ffn_rank, inner, m.ffn_rank);
+      LowRankAttention("attention_core_portable", s, m);
+      Attention("attention_portable", s, m.heads, m.head_dim(), false);
     }
     LowRankAttention("attention_core", s, m);
     Attention("attention", s, m.heads, m.head_dim(), false);
@@ -141,6 +143,10 @@ class Bench {
           const Shape shape = {kTokens / length, length};
           head_["shape"] = Name(shape);
           Attention("attention", shape, kWidth / head_dim, head_dim, causal);
+          if (!cuda::TakesHopperKernels(limits_)) continue;
+          const cuda::ScopedPortableKernels portable;
+          Attention("attention_portable", shape, kWidth / head_dim, head_dim,
+                    causal);
         }
       }
     }
