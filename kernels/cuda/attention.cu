@@ -1,5 +1,8 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/attention_loop.cuh"
+#include "kernels/cuda/attention_operands.cuh"
+#include "kernels/cuda/hopper/attention.h"
+#include "kernels/cuda/kernel_family.h"
 #include "kernels/cuda/launch.cuh"
 
 namespace svdserve::cuda {
@@ -36,28 +39,9 @@ struct Config : AttentionShape<T, kQk, kV, kTiles> {
   static_assert(kSharedBytes <= kLeastShared);
 };
 
-// One sequence and head. Rows are counted in q, k, v and out: pointers to each
-// would take registers that the loop needs.
-template <typename T>
-struct Operands {
-  int first_row;
-  int end_row;
-  const T* q;
-  const T* k;
-  const T* v;
-  T* out;
-};
-
-// What a block of threads works on. Where attention is causal the last queries
-// of all sequences and heads, which see the most keys, come first: the short
-// blocks fill the gaps at the end. Else a head's blocks come together: they
-// share its keys.
-struct Position {
-  int tile;
-  int head;
-  int sequence;
-};
-
+// Where attention is causal the last queries of all sequences and heads, which
+// see the most keys, come first: the short blocks fill the gaps at the end.
+// Else a head's blocks come together: they share its keys.
 __device__ inline Position FindPosition(bool causal) {
   if (causal) {
     return {static_cast<int>(gridDim.z - 1 - blockIdx.z),
@@ -70,19 +54,6 @@ __device__ inline Position FindPosition(bool causal) {
 dim3 GridOf(const AttentionParams& params, int tiles) {
   return params.causal ? dim3(params.heads, params.sequences, tiles)
                        : dim3(tiles, params.heads, params.sequences);
-}
-
-template <typename T>
-__device__ Operands<T> FindOperands(const AttentionParams& params,
-                                    const Position& position) {
-  const int kv_head = position.head / (params.heads / params.kv_heads);
-  const int32_t* starts = params.cu_seqlens + position.sequence;
-  return {starts[0] - params.first_row,
-          starts[1] - params.first_row,
-          static_cast<const T*>(params.q) + position.head * params.qk_dim,
-          static_cast<const T*>(params.k) + kv_head * params.qk_dim,
-          static_cast<const T*>(params.v) + kv_head * params.v_dim,
-          static_cast<T*>(params.out) + position.head * params.v_dim};
 }
 
 template <class C>
@@ -238,6 +209,13 @@ cudaError_t Attention(const AttentionParams& params, const DeviceLimits& limits,
   if (!MakesSense(params)) return cudaErrorInvalidValue;
   if (params.sequences == 0 || params.max_tokens == 0) return cudaSuccess;
   if (params.sequences > kMostSequences) return cudaErrorNotSupported;
+  const AttentionParams plain = WithPlainWindow(params);
+  if constexpr (kHopperLinked) {
+    if (TakesHopperKernels(limits)) {
+      const cudaError_t error = hopper::Attention(plain, limits, stream);
+      if (error != cudaErrorNotSupported) return error;
+    }
+  }
   const int type = params.type == Type::kBF16 ? 0 : 1;
   const int64_t blocks_of_many = int64_t{1} * params.sequences * params.heads *
                                  ((params.max_tokens + 127) / 128);
@@ -248,7 +226,7 @@ cudaError_t Attention(const AttentionParams& params, const DeviceLimits& limits,
     }
     const Launcher launch =
         fills_device ? instance.many_rows[type] : instance.few_rows[type];
-    return launch(WithPlainWindow(params), stream);
+    return launch(plain, stream);
   }
   return cudaErrorNotSupported;
 }

@@ -18,10 +18,12 @@ struct AttentionParams {
   Type type = Type::kBF16;
   int sequences = 0;   // 0 launches nothing
   int max_tokens = 0;  // no sequence is longer
-  int heads = 0;       // of queries
-  int kv_heads = 0;    // divides heads: grouped-query attention
-  int qk_dim = 0;      // a multiple of 16, 16 to 128
-  int v_dim = 0;       // a multiple of 16, 16 to 128
+  // Of all sequences: a hint to which tiles are fast. 0: all are as long.
+  int rows = 0;
+  int heads = 0;     // of queries
+  int kv_heads = 0;  // divides heads: grouped-query attention
+  int qk_dim = 0;    // a multiple of 16, 16 to 128
+  int v_dim = 0;     // a multiple of 16, 16 to 128
   bool causal = false;
   // Keys further than these from the query are not seen; -1: no limit.
   int window_left = -1;

@@ -181,6 +181,12 @@ using BlockWeights = uint32_t[S::kRowTiles][S::kKeySteps][4];
 // 2^8, and rescaling what the row had so far is rare.
 inline constexpr float kReferenceLag = 8;
 
+// Where a thread's weights of a block sum up to no more than this, none is near
+// 2^kReferenceLag, and no maximum need be taken. The shift of exponents must
+// not be so large that its rounding shows.
+inline constexpr float kSumWithoutMaximum = 128;
+inline constexpr float kShiftWithoutMaximum = 1 << 20;
+
 // Moves the rows' references to where this block's scores need them, and
 // scales what the rows had so far. Each row decides by its own scores; that
 // another row of the warp moves multiplies it by 1.
@@ -225,12 +231,34 @@ __device__ void MoveReferences(AttentionState<S>& state,
   }
 }
 
-// weights = exp2((score - reference) · scale), rounded. Accumulators of two
-// tiles of 8 keys are, once rounded, the fragment of a step of 16.
 template <class S>
-__device__ void SoftmaxBlock(BlockWeights<S>& weights, BlockScores<S>& scores,
-                             AttentionState<S>& state, float scale_log2) {
-  MoveReferences<S>(state, scores, scale_log2);
+__device__ bool ShiftsAreSmall(const AttentionState<S>& state,
+                               float scale_log2) {
+  bool small = true;
+#pragma unroll
+  for (int m = 0; m < S::kRowTiles; ++m) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      // False, too, for a row that has seen no key yet.
+      small = small &&
+              fabsf(state.reference[m][h] * scale_log2) <= kShiftWithoutMaximum;
+    }
+  }
+  return small;
+}
+
+// Of a thread's columns of a block.
+template <class S>
+using BlockSums = float[S::kRowTiles][2];
+
+// weights = exp2((score - reference) · scale), rounded. Accumulators of two
+// tiles of 8 keys are, once rounded, the fragment of a step of 16. Returns
+// whether all sums are within kSumWithoutMaximum.
+template <class S>
+__device__ bool WeighBlock(BlockWeights<S>& weights, BlockSums<S>& sums,
+                           const BlockScores<S>& scores,
+                           const AttentionState<S>& state, float scale_log2) {
+  bool small = true;
 #pragma unroll
   for (int m = 0; m < S::kRowTiles; ++m) {
 #pragma unroll
@@ -241,22 +269,36 @@ __device__ void SoftmaxBlock(BlockWeights<S>& weights, BlockScores<S>& scores,
       float sum = 0;
 #pragma unroll
       for (int n = 0; n < S::kKeyColumns; ++n) {
-#pragma unroll
-        for (int i = 2 * h; i < 2 * h + 2; ++i) {
-          scores[m][n][i] = Exp2(fmaf(scores[m][n][i], scale_log2, -shift));
-          sum += scores[m][n][i];
-        }
+        const float* pair = &scores[m][n][2 * h];
+        const float low = Exp2(fmaf(pair[0], scale_log2, -shift));
+        const float high = Exp2(fmaf(pair[1], scale_log2, -shift));
+        sum += low;
+        sum += high;
+        weights[m][n / 2][n % 2 * 2 + h] = Pack<typename S::Element>(low, high);
       }
-      state.sum[m][h] += sum;
+      sums[m][h] = sum;
+      small = small && sum <= kSumWithoutMaximum;
     }
+  }
+  return small;
+}
+
+// The block's weights and their sums. References are where MoveReferences()
+// puts them, which it is not asked for where it would leave them.
+template <class S>
+__device__ void SoftmaxBlock(BlockWeights<S>& weights,
+                             const BlockScores<S>& scores,
+                             AttentionState<S>& state, float scale_log2) {
+  BlockSums<S> sums;
+  if (!AllInWarp(ShiftsAreSmall<S>(state, scale_log2)) ||
+      !AllInWarp(WeighBlock<S>(weights, sums, scores, state, scale_log2))) {
+    MoveReferences<S>(state, scores, scale_log2);
+    WeighBlock<S>(weights, sums, scores, state, scale_log2);
+  }
 #pragma unroll
-    for (int step = 0; step < S::kKeySteps; ++step) {
+  for (int m = 0; m < S::kRowTiles; ++m) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const float* pair = &scores[m][2 * step + i / 2][i % 2 * 2];
-        weights[m][step][i] = Pack<typename S::Element>(pair[0], pair[1]);
-      }
-    }
+    for (int h = 0; h < 2; ++h) state.sum[m][h] += sums[m][h];
   }
 }
 

@@ -1,6 +1,8 @@
 #include <algorithm>
 
 #include "kernels/cuda/attention_loop.cuh"
+#include "kernels/cuda/hopper/lowrank_attention.h"
+#include "kernels/cuda/kernel_family.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/lowrank_attention.h"
 #include "kernels/cuda/lowrank_projection.cuh"
@@ -303,6 +305,13 @@ cudaError_t LowRankAttention(const LowRankAttentionParams& params,
   if (!MakesSense(params)) return cudaErrorInvalidValue;
   if (params.sequences == 0 || params.max_tokens == 0) return cudaSuccess;
   if (params.sequences > kMostSequences) return cudaErrorNotSupported;
+  if constexpr (kHopperLinked) {
+    if (TakesHopperKernels(limits)) {
+      const cudaError_t error =
+          hopper::LowRankAttention(params, limits, stream);
+      if (error != cudaErrorNotSupported) return error;
+    }
+  }
   const Choice choice =
       Choose(params.head_dim, params.max_tokens,
              std::max({params.q_rank, params.k_rank, params.v_rank}),

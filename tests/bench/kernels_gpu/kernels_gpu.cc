@@ -114,6 +114,8 @@ class Bench {
     if (cuda::TakesHopperKernels(limits_)) {
       const cuda::ScopedPortableKernels portable;
       Products(m, rows, "_portable");
+      LowRankAttention("attention_core_portable", s, m);
+      Attention("attention_portable", s, m.heads, m.head_dim(), false);
     }
     if (rows <= kUpdateRows) {
       GemmNorm("out_update_norm", rows, m.out_rank, d, true);
@@ -140,6 +142,10 @@ class Bench {
           const Shape shape = {kTokens / length, length};
           head_["shape"] = Name(shape);
           Attention("attention", shape, kWidth / head_dim, head_dim, causal);
+          if (!cuda::TakesHopperKernels(limits_)) continue;
+          const cuda::ScopedPortableKernels portable;
+          Attention("attention_portable", shape, kWidth / head_dim, head_dim,
+                    causal);
         }
       }
     }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/cuda/kernel_family.h"
 #include "tests/kernels/cuda/attention_reference.h"
 #include "tests/kernels/cuda/device_buffer.h"
 
@@ -33,8 +34,10 @@ class Batch {
   int out_width() const { return heads_.heads * heads_.v_dim; }
   const Packing& packing() const { return packing_; }
 
-  std::vector<float> Run(DeviceLimits limits = TestLimits()) const {
-    return RunRows(packing_, q_, k_, v_, limits);
+  // `hint`: AttentionParams::rows.
+  std::vector<float> Run(DeviceLimits limits = TestLimits(),
+                         int hint = 0) const {
+    return RunRows(packing_, q_, k_, v_, limits, hint);
   }
 
   // One sequence without the others.
@@ -60,8 +63,8 @@ class Batch {
   std::vector<float> RunRows(const Packing& packing,
                              const std::vector<float>& q,
                              const std::vector<float>& k,
-                             const std::vector<float>& v,
-                             DeviceLimits limits) const {
+                             const std::vector<float>& v, DeviceLimits limits,
+                             int hint = 0) const {
     PackedRows q_rows(type_, heads_.heads * heads_.qk_dim, 8, q);
     PackedRows k_rows(type_, heads_.kv_heads * heads_.qk_dim, 16, k);
     PackedRows v_rows(type_, heads_.kv_heads * heads_.v_dim, 24, v);
@@ -70,6 +73,7 @@ class Batch {
     const AttentionParams params = {.type = type_,
                                     .sequences = packing.sequences(),
                                     .max_tokens = packing.max_tokens(),
+                                    .rows = hint,
                                     .heads = heads_.heads,
                                     .kv_heads = heads_.kv_heads,
                                     .qk_dim = heads_.qk_dim,
@@ -176,6 +180,28 @@ TEST_P(AttentionTest, LargeSequencesAreExact) {
   }
 }
 
+// Rows past the last sequence's end are NaN.
+TEST_P(AttentionTest, LargeBatchesHaveTheSameBitsInBothFamilies) {
+  if (!TakesHopperKernels(TestLimits())) {
+    GTEST_SKIP() << "no Hopper GPU, or its kernels are not loaded";
+  }
+  for (float deviation : {1, 4}) {
+    const Batch batch =
+        Make({1, 512, 63, 64, 0, 65, 100, 300, 511, 513}, deviation);
+    const std::vector<float> expected = [&] {
+      const ScopedPortableKernels portable;
+      return batch.Run();
+    }();
+    for (const DeviceLimits& limits :
+         {SmallDevice(), LargeDevice(), TestLimits()}) {
+      for (int hint : {0, batch.packing().rows()}) {
+        EXPECT_TRUE(SameBits(batch.Run(limits, hint), expected))
+            << deviation << " " << limits.multiprocessors << " " << hint;
+      }
+    }
+  }
+}
+
 std::vector<Case> Cases() {
   std::vector<Case> cases = {
       {"Causal", {2, 2, 64, 64}, {.causal = true}},
@@ -187,6 +213,7 @@ std::vector<Case> Cases() {
       {"RightWindow", {1, 1, 64, 64}, {.right = 70}},
       {"CausalWindow", {1, 1, 96, 96}, {.causal = true, .left = 33}},
       {"GroupedQueries", {4, 2, 64, 64}},
+      {"GroupedWideQueries", {4, 1, 128, 128}, {.causal = true, .left = 70}},
       {"OneKeyHead", {3, 1, 32, 32}, {.causal = true}},
       {"NarrowKeys", {2, 2, 32, 64}},
       {"NarrowerKeys", {2, 1, 16, 48}},

@@ -10,6 +10,7 @@
 #include "gtest/gtest.h"
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/kernel_family.h"
 #include "tests/kernels/cuda/attention_reference.h"
 #include "tests/kernels/cuda/device_buffer.h"
 
@@ -260,6 +261,31 @@ TEST_P(LowRankAttentionTest, LargeSequencesHaveTheBitsOfGemmAndAttention) {
   }
 }
 
+// Rows past the last sequence's end are NaN.
+TEST_P(LowRankAttentionTest, LargeBatchesHaveTheSameBitsInBothFamilies) {
+  if (!TakesHopperKernels(TestLimits())) {
+    GTEST_SKIP() << "no Hopper GPU, or its kernels are not loaded";
+  }
+  const Case& c = std::get<Case>(GetParam());
+  const int widest = std::max({c.ranks.q, c.ranks.k, c.ranks.v});
+  const int most = LowRankAttentionMaxTokens(c.head_dim, widest, TestLimits());
+  const std::vector<int> all = {1,   63,  64,  0,   65,  100, 128,
+                                192, 256, 300, 511, 512, 513};
+  for (int longest : {64, 128, 256, 512, 513}) {
+    if (longest > most) continue;
+    std::vector<int> lengths;
+    for (int length : all) {
+      if (length <= longest) lengths.push_back(length);
+    }
+    const Batch batch = Make(lengths);
+    const std::vector<float> expected = [&] {
+      const ScopedPortableKernels portable;
+      return batch.Run();
+    }();
+    EXPECT_TRUE(SameBits(batch.Run(), expected)) << longest;
+  }
+}
+
 std::vector<Case> Cases() {
   const std::vector<int> all = {1, 0, 64, 15, 130, 63, 65, 16, 100, 0};
   return {
@@ -267,6 +293,7 @@ std::vector<Case> Cases() {
       {"UpTo128", 1, 64, {24, 40, 64}, true, {100, 0, 128, 2, 65}},
       {"Longer", 1, 64, {64, 64, 96}, true, all},
       {"TwoTiles", 1, 64, {32, 32, 32}, true, {270, 7}},
+      {"BertRank", 2, 64, {192, 192, 192}, true, {70, 1}},
       {"LeastRank", 1, 64, {8, 8, 8}, false, {65, 1}},
       {"WideRank", 1, 64, {264, 256, 272}, false, {40}},
       {"NarrowUpTo64", 3, 32, {32, 16, 40}, true, {33, 64}},

@@ -1,0 +1,393 @@
+#include <algorithm>
+#include <limits>
+
+#include "kernels/cuda/attention_operands.cuh"
+#include "kernels/cuda/hopper/attention.h"
+#include "kernels/cuda/hopper/attention_loop.cuh"
+#include "kernels/cuda/launch.cuh"
+
+namespace svdserve::cuda::hopper {
+namespace {
+
+// A warpgroup copies queries, keys and values to shared memory: one of its
+// warps queries, each other one what belongs into its stage. kConsumers others
+// attend, 64 queries each, and wait for no other of them. Blocks of threads
+// stay on their multiprocessor and take tile after tile: the next tile's copies
+// are under way while this one is finished.
+template <typename T, int kQk, int kV, int kConsumers, int kBlocks>
+struct Config : AttentionShape<T, kQk, kV, 1> {
+  using Shape = AttentionShape<T, kQk, kV, 1>;
+  static constexpr int kWarpgroups = kConsumers;
+  static constexpr int kStages = 3;
+  static constexpr int kQueryBuffers = kBlocks == 1 ? 2 : 1;
+  static constexpr int kThreads = (kConsumers + 1) * kWarpgroupThreads;
+  static constexpr int kTileRows = kConsumers * kWarpgroupRows;
+  static constexpr int kBlocksPerMultiprocessor = kBlocks;
+
+  // Registers at the launch, and how the warpgroups share them.
+  static constexpr int kLaunchRegisters = 65536 / (kThreads * kBlocks) / 8 * 8;
+  static constexpr int kProducerRegisters = 32;
+  static constexpr int kAllRegisters = kLaunchRegisters * (kConsumers + 1);
+  static constexpr int kFairRegisters =
+      (kAllRegisters - kProducerRegisters) / kConsumers / 8 * 8;
+  static constexpr int kConsumerRegisters =
+      kFairRegisters > 240 ? 240 : kFairRegisters;
+
+  static constexpr int kQueryBytes = kTileRows * kQk * kElementBytes;
+  static constexpr int kStageBytes = Shape::kKeyBytes + Shape::kValueBytes;
+  static constexpr int kTileBytes =
+      kQueryBuffers * kQueryBytes + kStages * kStageBytes;
+  static constexpr int kSharedBytes =
+      kTileBytes + 2 * (kStages + kQueryBuffers) * sizeof(uint64_t);
+  static_assert(kBlocks * (kSharedBytes + 1024) <= 228 << 10);
+};
+
+// What lies in shared memory.
+template <class C>
+struct Memory {
+  unsigned char* bytes;
+
+  __device__ unsigned char* Queries(int buffer) const {
+    return bytes + buffer * C::kQueryBytes;
+  }
+  __device__ unsigned char* Keys(int stage) const {
+    return bytes + C::kQueryBuffers * C::kQueryBytes + stage * C::kStageBytes;
+  }
+  __device__ unsigned char* Values(int stage) const {
+    return Keys(stage) + C::kKeyBytes;
+  }
+  // Full: copied. Empty: read.
+  __device__ uint64_t* FullStage(int stage) const {
+    return reinterpret_cast<uint64_t*>(bytes + C::kTileBytes) + stage;
+  }
+  __device__ uint64_t* EmptyStage(int stage) const {
+    return FullStage(C::kStages) + stage;
+  }
+  __device__ uint64_t* FullQueries(int buffer) const {
+    return FullStage(2 * C::kStages) + buffer;
+  }
+  __device__ uint64_t* EmptyQueries(int buffer) const {
+    return FullQueries(C::kQueryBuffers) + buffer;
+  }
+};
+
+// A tile of queries and the blocks of keys that it sees; empty if the tile is
+// beyond the sequence's end.
+template <class C>
+struct Work {
+  Operands<typename C::Element> operands;
+  KeyWindow window;
+  int tile_row;
+  int first_block;
+  int end_block;
+
+  __device__ bool IsEmpty() const { return tile_row >= window.length; }
+};
+
+__host__ __device__ int CountTiles(const AttentionParams& params, int rows) {
+  return (params.max_tokens + rows - 1) / rows;
+}
+
+int64_t CountItems(const AttentionParams& params, int rows) {
+  return int64_t{1} * CountTiles(params, rows) * params.heads *
+         params.sequences;
+}
+
+// Tiles in order: where attention is causal those that see the most keys first,
+// else a head's together.
+template <class C>
+__device__ Work<C> FindWork(const AttentionParams& params, int item) {
+  const int tiles = CountTiles(params, C::kTileRows);
+  Position position;
+  if (params.causal) {
+    position.head = item % params.heads;
+    item /= params.heads;
+    position.sequence = item % params.sequences;
+    position.tile = tiles - 1 - item / params.sequences;
+  } else {
+    position.tile = item % tiles;
+    item /= tiles;
+    position.head = item % params.heads;
+    position.sequence = item / params.heads;
+  }
+  Work<C> work;
+  work.operands = FindOperands<typename C::Element>(params, position);
+  work.operands.first_row = Uniform(work.operands.first_row);
+  work.operands.end_row = Uniform(work.operands.end_row);
+  work.window = {work.operands.end_row - work.operands.first_row,
+                 params.window_left, params.window_right};
+  work.tile_row = position.tile * C::kTileRows;
+  work.first_block = work.window.First(work.tile_row) / kAttentionKeys;
+  const int end = work.window.End(work.tile_row + C::kTileRows - 1);
+  work.end_block = (end + kAttentionKeys - 1) / kAttentionKeys;
+  return work;
+}
+
+// Copies rows [row, row + kRows), zeros at and beyond end_row, by a warp, in
+// few registers.
+template <int kColumns, int kRows, typename T>
+__device__ void CopyPanels(unsigned char* tile, const T* matrix, int64_t stride,
+                           int row, int end_row) {
+  using Panel = PanelTile<kColumns>;
+  using Tile = SharedTile<Panel::kPanelColumns>;
+  constexpr int kDown = 32 / Tile::kChunks;
+  const int lane = threadIdx.x % 32;
+  const int chunk = lane % Tile::kChunks;
+  matrix += (row + lane / Tile::kChunks) * stride + chunk * 8;
+#pragma unroll 4
+  for (int r = lane / Tile::kChunks; r < kRows; r += kDown) {
+    unsigned char* to = tile + Tile::Offset(r, chunk);
+#pragma unroll
+    for (int panel = 0; panel < Panel::kPanels; ++panel) {
+      CopyAsync16(to + panel * kRows * Tile::kRowBytes,
+                  matrix + panel * Panel::kPanelColumns, row + r < end_row);
+    }
+    matrix += kDown * stride;
+  }
+}
+
+// A warp's copies are complete, and seen by wgmma of those who wait.
+__device__ inline void FillCopied(uint64_t* full) {
+  CopyCommit();
+  CopyWait<0>();
+  FenceSharedForAsync();
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) Arrive(full);
+}
+
+template <class C>
+__device__ void ProduceQueries(const AttentionParams& params,
+                               const Memory<C>& memory, int items) {
+  Ring<C::kQueryBuffers> buffers;
+#pragma unroll 1
+  for (int item = blockIdx.x; item < items; item += gridDim.x) {
+    const Work<C> work = FindWork<C>(params, item);
+    if (work.IsEmpty()) continue;
+    BarrierWait(memory.EmptyQueries(buffers.index), buffers.parity ^ 1);
+    CopyPanels<C::kQkDim, C::kTileRows>(
+        memory.Queries(buffers.index), work.operands.q, params.q_stride,
+        work.operands.first_row + work.tile_row, work.operands.end_row);
+    FillCopied(memory.FullQueries(buffers.index));
+    buffers.Next();
+  }
+}
+
+// Keys and values of the blocks that belong into a stage: each kStages-th.
+template <class C>
+__device__ void ProduceStage(const AttentionParams& params,
+                             const Memory<C>& memory, int items, int stage) {
+  uint32_t parity = 0;
+  int ahead = stage;  // blocks until the next of this stage
+#pragma unroll 1
+  for (int item = blockIdx.x; item < items; item += gridDim.x) {
+    const Work<C> work = FindWork<C>(params, item);
+    if (work.IsEmpty()) continue;
+    const auto& operands = work.operands;
+    int block = work.first_block + ahead;
+#pragma unroll 1
+    for (; block < work.end_block; block += C::kStages) {
+      const int row = operands.first_row + block * kAttentionKeys;
+      BarrierWait(memory.EmptyStage(stage), parity ^ 1);
+      CopyPanels<C::kQkDim, kAttentionKeys>(memory.Keys(stage), operands.k,
+                                            params.k_stride, row,
+                                            operands.end_row);
+      CopyPanels<C::kVDim, kAttentionKeys>(memory.Values(stage), operands.v,
+                                           params.v_stride, row,
+                                           operands.end_row);
+      FillCopied(memory.FullStage(stage));
+      parity ^= 1;
+    }
+    ahead = block - work.end_block;
+  }
+}
+
+// By each warp, when its products have read what is to be overwritten.
+__device__ inline void Release(uint64_t* empty) {
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) Arrive(empty);
+}
+
+template <class C>
+__device__ void Consume(const AttentionParams& params, const Memory<C>& memory,
+                        int items) {
+  using Shape = typename C::Shape;
+  const int warpgroup_row = WarpgroupOf() * kWarpgroupRows;
+  const int warp_row = threadIdx.x / 32 * Shape::kRows;
+  const float scale_log2 = params.scale * kLog2E;
+  Ring<C::kStages> full;
+  Ring<C::kStages> read;
+  Ring<C::kQueryBuffers> buffers;
+#pragma unroll 1
+  for (int item = blockIdx.x; item < items; item += gridDim.x) {
+    const Work<C> work = FindWork<C>(params, item);
+    if (work.IsEmpty()) continue;
+    const int first_row = work.tile_row + warpgroup_row;
+    // Rows beyond the sequence's end see nothing.
+    BlockRange blocks =
+        FindBlocks(work.window, first_row, work.tile_row + warp_row);
+    if (first_row >= work.window.length) blocks.end = blocks.begin;
+    const SharedQueries<Shape, C::kTileRows> queries = {
+        SharedAddress(memory.Queries(buffers.index)) +
+        warpgroup_row * PanelTile<C::kQkDim>::kRowBytes};
+    AttentionState<Shape> state;
+    ClearState<Shape>(state);
+    BarrierWait(memory.FullQueries(buffers.index), buffers.parity);
+    const auto take = [&](int) -> BlockTiles {
+      BarrierWait(memory.FullStage(full.index), full.parity);
+      const BlockTiles tiles = {SharedAddress(memory.Keys(full.index)),
+                                SharedAddress(memory.Values(full.index))};
+      full.Next();
+      return tiles;
+    };
+    const auto release = [&] {
+      Release(memory.EmptyStage(read.index));
+      read.Next();
+    };
+    const auto pass = [&](int count) {
+#pragma unroll 1
+      for (int i = 0; i < count; ++i) {
+        take(0);
+        release();
+      }
+    };
+    if (blocks.begin < blocks.end) {
+      pass(blocks.begin - work.first_block);
+      AttendBlocks<Shape>(state, queries, work.window, blocks,
+                          work.tile_row + warp_row, scale_log2, take, release);
+      pass(work.end_block - blocks.end);
+    } else {
+      pass(work.end_block - work.first_block);
+    }
+    Release(memory.EmptyQueries(buffers.index));
+    buffers.Next();
+    FinishRows<Shape>(state);
+    const auto& operands = work.operands;
+    WriteRows<Shape>(state, operands.out, params.out_stride, params.v_dim,
+                     operands.first_row + work.tile_row + warp_row,
+                     operands.end_row, threadIdx.x % 32);
+  }
+}
+
+struct Arguments {
+  AttentionParams params;
+  int items;
+};
+
+template <class C>
+__global__ void __launch_bounds__(C::kThreads, C::kBlocksPerMultiprocessor)
+    AttentionKernel(Arguments arguments) {
+  const Memory<C> memory = {SwizzledSharedMemory()};
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < C::kStages; ++i) {
+      BarrierInit(memory.FullStage(i), 1);
+      BarrierInit(memory.EmptyStage(i), 4 * C::kWarpgroups);
+    }
+    for (int i = 0; i < C::kQueryBuffers; ++i) {
+      BarrierInit(memory.FullQueries(i), 1);
+      BarrierInit(memory.EmptyQueries(i), 4 * C::kWarpgroups);
+    }
+    BarrierInitFence();
+  }
+  __syncthreads();
+  if (WarpgroupOf() == C::kWarpgroups) {
+    ReturnRegisters<C::kProducerRegisters>();
+    const int warp = Uniform(threadIdx.x / 32 % 4);
+    if (warp < C::kStages) {
+      ProduceStage<C>(arguments.params, memory, arguments.items, warp);
+    } else {
+      ProduceQueries<C>(arguments.params, memory, arguments.items);
+    }
+  } else {
+    TakeRegisters<C::kConsumerRegisters>();
+    Consume<C>(arguments.params, memory, arguments.items);
+  }
+}
+
+// ---- Host ----
+
+using Launcher = cudaError_t (*)(const AttentionParams&, int most_blocks,
+                                 cudaStream_t);
+
+template <class C>
+cudaError_t LaunchConfig(const AttentionParams& params, int most_blocks,
+                         cudaStream_t stream) {
+  const int64_t counted = CountItems(params, C::kTileRows);
+  if (counted > std::numeric_limits<int>::max()) return cudaErrorNotSupported;
+  const int items = static_cast<int>(counted);
+  return Launch(AttentionKernel<C>, dim3(std::min(items, most_blocks)),
+                C::kThreads, C::kSharedBytes, stream, Arguments{params, items});
+}
+
+struct Instance {
+  int rows;            // of a tile
+  int blocks;          // of threads, of a multiprocessor
+  Launcher launch[2];  // bf16, fp16
+};
+
+template <int kDim, int kConsumers, int kBlocks>
+constexpr Instance MakeInstance() {
+  return {kConsumers * kWarpgroupRows,
+          kBlocks,
+          {LaunchConfig<Config<__nv_bfloat16, kDim, kDim, kConsumers, kBlocks>>,
+           LaunchConfig<Config<__half, kDim, kDim, kConsumers, kBlocks>>}};
+}
+
+// The committed list of instances, by measurement.
+struct HeadShape {
+  int dim;  // of queries, keys and values
+  Instance large;
+  Instance small;
+  // Longest sequences, without causality, whose tiles are better small.
+  int small_tokens;
+};
+
+constexpr HeadShape kShapes[] = {
+    {32, MakeInstance<32, 4, 1>(), MakeInstance<32, 1, 3>(), 128},
+    {64, MakeInstance<64, 4, 1>(), MakeInstance<64, 1, 3>(), 128},
+    {128, MakeInstance<128, 3, 1>(), MakeInstance<128, 1, 2>(), 256},
+};
+
+// Whether many tiles lie beyond the ends of short sequences.
+bool IsRagged(const AttentionParams& params) {
+  const int64_t most = int64_t{1} * params.sequences * params.max_tokens;
+  return params.rows > 0 && params.rows * int64_t{4} < most * 3;
+}
+
+const Instance& ChooseInstance(const HeadShape& shape,
+                               const AttentionParams& params,
+                               const DeviceLimits& limits) {
+  const bool fills_device =
+      CountItems(params, shape.large.rows) >= 2 * limits.multiprocessors;
+  if (!fills_device) return shape.small;
+  if (IsRagged(params)) {
+    return params.max_tokens <= 1024 ? shape.small : shape.large;
+  }
+  return params.causal || params.max_tokens > shape.small_tokens ? shape.large
+                                                                 : shape.small;
+}
+
+// Blocks that stay and take one tile after the other, or, where tiles differ or
+// are so long that a block's start does not count, a block for each: then the
+// device gives the next one to whichever multiprocessor is free.
+int MostBlocks(const Instance& instance, const AttentionParams& params,
+               const DeviceLimits& limits) {
+  const int long_tokens = params.causal ? 2048 : 4096;
+  return IsRagged(params) || params.max_tokens >= long_tokens
+             ? std::numeric_limits<int>::max()
+             : limits.multiprocessors * instance.blocks;
+}
+
+}  // namespace
+
+cudaError_t Attention(const AttentionParams& params, const DeviceLimits& limits,
+                      cudaStream_t stream) {
+  for (const HeadShape& shape : kShapes) {
+    if (shape.dim != params.qk_dim || shape.dim != params.v_dim) continue;
+    const Instance& instance = ChooseInstance(shape, params, limits);
+    return instance.launch[params.type == Type::kBF16 ? 0 : 1](
+        params, MostBlocks(instance, params, limits), stream);
+  }
+  return cudaErrorNotSupported;
+}
+
+}  // namespace svdserve::cuda::hopper
