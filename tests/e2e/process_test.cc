@@ -12,6 +12,7 @@
 namespace svdserve {
 namespace {
 
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
 
 constexpr char kModel[] = "tests/golden/models/factored";
@@ -65,6 +66,27 @@ TEST(ProcessTest, AnIdleServerDrainsOnEitherSignal) {
     EXPECT_THAT(server.Log(), HasSubstr("ranks="));
     EXPECT_THAT(server.Log(), HasSubstr("info drained"));
   }
+}
+
+// The same program runs where there is no driver.
+TEST(ProcessTest, WithoutAGpuTheCpuServesAndTheLogSaysWhy) {
+  ServerProcess server({"--model", kModel});
+  ASSERT_TRUE(server.AwaitReady()) << server.Log();
+  if (server.Log().find("backend=cuda") != std::string::npos) {
+    GTEST_SKIP() << "there is a GPU";
+  }
+  EXPECT_THAT(server.Log(), HasSubstr("backend=cpu"));
+  EXPECT_THAT(server.Log(),
+              AnyOf(HasSubstr("reason=\"there is no NVIDIA driver"),
+                    HasSubstr("reason=\"there is no NVIDIA GPU"),
+                    HasSubstr("reason=\"this build has no CUDA backend")));
+
+  const std::string file =
+      WriteTempFile("cuda.yaml", "engine:\n  device: cuda\n");
+  ServerProcess other({"--config", file, "--model", kModel});
+  EXPECT_FALSE(other.AwaitReady());
+  EXPECT_EQ(other.AwaitExit(), 66) << other.Log();
+  EXPECT_THAT(other.Log(), HasSubstr("a GPU was asked for, but "));
 }
 
 TEST(ProcessTest, ASecondSignalEndsItAtOnce) {

@@ -36,8 +36,9 @@ bool Has(const std::vector<std::string>& arguments, const char* flag) {
   return std::find(arguments.begin(), arguments.end(), flag) != arguments.end();
 }
 
-pid_t Spawn(std::vector<std::string> arguments, const std::string& log_file) {
-  arguments.insert(arguments.begin(), SVDSERVE_BINARY);
+pid_t Spawn(const std::string& program, std::vector<std::string> arguments,
+            const std::string& log_file) {
+  arguments.insert(arguments.begin(), program);
   std::vector<char*> argv;
   argv.reserve(arguments.size() + 1);
   for (std::string& argument : arguments) argv.push_back(argument.data());
@@ -49,13 +50,15 @@ pid_t Spawn(std::vector<std::string> arguments, const std::string& log_file) {
   posix_spawn_file_actions_adddup2(&files, STDOUT_FILENO, STDERR_FILENO);
   pid_t pid = -1;
   const int error =
-      posix_spawn(&pid, SVDSERVE_BINARY, &files, nullptr, argv.data(), environ);
+      posix_spawn(&pid, program.c_str(), &files, nullptr, argv.data(), environ);
   posix_spawn_file_actions_destroy(&files);
-  EXPECT_EQ(error, 0) << SVDSERVE_BINARY;
+  EXPECT_EQ(error, 0) << program;
   return error == 0 ? pid : -1;
 }
 
 }  // namespace
+
+const char kSvdserve[] = SVDSERVE_BINARY;
 
 std::string WriteTempFile(const std::string& name,
                           const std::string& contents) {
@@ -64,14 +67,15 @@ std::string WriteTempFile(const std::string& name,
   return file;
 }
 
-ServerProcess::ServerProcess(std::vector<std::string> arguments)
+ServerProcess::ServerProcess(std::vector<std::string> arguments,
+                             const std::string& program)
     : ports_file_(TempName("ports")), log_file_(TempName("log")) {
   for (const char* flag : {"--listen", "--metrics-listen"}) {
     if (Has(arguments, flag)) continue;
     arguments.insert(arguments.end(), {flag, "127.0.0.1:0"});
   }
   arguments.insert(arguments.end(), {"--ports-file", ports_file_});
-  pid_ = Spawn(std::move(arguments), log_file_);
+  pid_ = Spawn(program, std::move(arguments), log_file_);
 }
 
 ServerProcess::~ServerProcess() {

@@ -1,4 +1,5 @@
-// A real svdserve on free loopback ports, as a child process.
+// A real svdserve on free loopback ports, as a child process; or another
+// program with its flags.
 //
 // The destructor ends the process, by its id, if it still runs.
 //
@@ -19,10 +20,13 @@ namespace svdserve {
 // A new file under the tests' temporary directory.
 std::string WriteTempFile(const std::string& name, const std::string& contents);
 
+extern const char kSvdserve[];
+
 class ServerProcess {
  public:
   // Listens on free ports unless the arguments say otherwise.
-  explicit ServerProcess(std::vector<std::string> arguments);
+  explicit ServerProcess(std::vector<std::string> arguments,
+                         const std::string& program = kSvdserve);
   ~ServerProcess();
   ServerProcess(const ServerProcess&) = delete;
   ServerProcess& operator=(const ServerProcess&) = delete;

@@ -28,6 +28,7 @@
 #include "engine/device/backend.h"
 #include "engine/plan/plan.h"
 #include "nlohmann/json.hpp"
+#include "tests/bench/gpu_models.h"
 #include "tests/engine/device/random_model.h"
 
 namespace svdserve {
@@ -265,15 +266,6 @@ void MeasureCases(Backend& backend, const ModelShape& model,
   }
 }
 
-RandomModelOptions SizesOf(const ordered_json& model, const LayerRanks& ranks) {
-  const int heads = model.at("heads");
-  return {.heads = heads,
-          .head_dim = model.at("hidden").get<int>() / heads,
-          .intermediate = model.at("intermediate"),
-          .max_tokens = 2048,
-          .layers = std::vector<LayerRanks>(model.at("layers"), ranks)};
-}
-
 void MeasureModel(const std::string& name, const std::string& ranks_name,
                   const ordered_json& sizes, const LayerRanks& ranks,
                   const Options& options, ordered_json* rows) {
@@ -301,9 +293,7 @@ int Run(const Options& options) {
   ordered_json rows = ordered_json::array();
   for (const auto& [name, sizes] : models.items()) {
     for (const auto& [ranks_name, ranks] : sizes.at("ranks").items()) {
-      const int qkv = ranks.at("qkv"), ffn = ranks.at("ffn");
-      MeasureModel(name, ranks_name, sizes,
-                   {qkv, qkv, qkv, ranks.at("out"), ffn, ffn}, options, &rows);
+      MeasureModel(name, ranks_name, sizes, RanksOf(ranks), options, &rows);
     }
     MeasureModel(name, "dense", sizes, {}, options, &rows);
   }

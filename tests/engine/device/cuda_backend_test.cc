@@ -9,6 +9,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/engine/device/cuda_fixture.h"
+#include "tests/engine/device/faulty_runtime.h"
 #include "tests/engine/device/random_model.h"
 
 namespace svdserve {
@@ -258,6 +259,110 @@ TEST(CudaGraphsTest, TheOneUsedLongestAgoMakesRoom) {
   EXPECT_EQ(graphs.captured(), 3);
 }
 
+// Whatever comes, only so many graphs are kept: the device's memory does not
+// grow with traffic.
+TEST(CudaGraphsTest, InTheLongRunMemoryDoesNotCreep) {
+  const Model model =
+      RandomModel({.heads = 1, .intermediate = 32, .layers = {{}}});
+  PoisonedCuda backend(model);
+  ASSERT_TRUE(backend.status().ok()) << backend.status();
+  std::mt19937 random(6);
+  const uint64_t without_graphs = backend->OtherDeviceBytes();
+  uint64_t with_all = 0;
+  for (int sequences : {2, 3, 4, 8, 12, 16, 20, 24, 28}) {
+    for (int tokens = 32; tokens <= std::min(64 * sequences, 256);
+         tokens += 16) {
+      std::vector<int> lengths(sequences, tokens / sequences);
+      lengths[0] += tokens % sequences;
+      const PackedBatch batch = BatchOf(RandomInputs(random, lengths));
+      for (int i = 0; i < 2; ++i) backend.Run(batch);
+      if (backend->graphs().captured() <= 64) {
+        with_all = backend->OtherDeviceBytes();
+      }
+      ASSERT_LE(backend->graphs().size(), 64);
+      ASSERT_LE(backend->OtherDeviceBytes(), with_all);
+    }
+  }
+  EXPECT_EQ(backend->graphs().size(), 64);
+  EXPECT_GT(backend->graphs().captured(), 70);
+  EXPECT_GT(with_all, without_graphs);
+}
+
+// ---- What a batch asks of the runtime ----
+
+class CudaCallsTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_TRUE(backend_.status().ok()) << backend_.status();
+    std::mt19937 random(7);
+    batch_ = BatchOf(RandomInputs(random, {20, 30, 40}));
+    Remember();
+  }
+
+  void Remember() {
+    for (int call = 0; call < Faults::kCalls; ++call) {
+      before_[call] = faults_.calls(static_cast<Faults::Call>(call));
+    }
+  }
+  // Since Remember().
+  int Calls(Faults::Call call) const {
+    return faults_.calls(call) - before_[call];
+  }
+
+  // One copy each way, nothing allocated, and nobody waits but Collect().
+  void ExpectLeanBatch(const Plan& plan, bool by_graph) {
+    BatchOutput output;
+    for (int slot : {0, 1, 0, 1}) {  // warms up
+      ASSERT_TRUE(backend_->Launch(slot, plan, batch_).ok());
+      ASSERT_TRUE(backend_->Collect(slot, &output).ok());
+    }
+    Remember();
+    ASSERT_TRUE(backend_->Launch(0, plan, batch_).ok());
+    EXPECT_EQ(Calls(Faults::kWait), 0);
+    ASSERT_TRUE(backend_->Launch(1, plan, batch_).ok());
+    EXPECT_EQ(Calls(Faults::kWait), 0);
+    EXPECT_EQ(Calls(Faults::kRunGraph), by_graph ? 2 : 0);
+    ASSERT_TRUE(backend_->Collect(0, &output).ok());
+    EXPECT_EQ(Calls(Faults::kWait), 1);
+    ASSERT_TRUE(backend_->Collect(1, &output).ok());
+    EXPECT_EQ(Calls(Faults::kCopyIn), 2);
+    EXPECT_EQ(Calls(Faults::kCopyOut), 2);
+    EXPECT_EQ(Calls(Faults::kRecord), 2);
+    for (Faults::Call call :
+         {Faults::kAllocate, Faults::kAllocatePinned, Faults::kCapture,
+          Faults::kCreateEvent, Faults::kSynchronize}) {
+      EXPECT_EQ(Calls(call), 0) << call;
+    }
+  }
+
+  Faults faults_;
+  const Model model_ = VariedModel();
+  PoisonedCuda backend_{
+      model_, {}, std::make_unique<FaultyRuntime>(OpenTestDevice(), &faults_)};
+  PackedBatch batch_;
+  int before_[Faults::kCalls] = {};
+};
+
+TEST_F(CudaCallsTest, WithAGraph) {
+  const auto plan = backend_.planner().MakePlan(batch_.Shape());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ExpectLeanBatch(*plan, /*by_graph=*/true);
+}
+
+TEST_F(CudaCallsTest, WithoutAGraph) {
+  for (const bool fused : {false, true}) {
+    const Plan plan = backend_.planner().MakePlanWith(
+        batch_.Shape(), {.rows = 50, .heads = 2, .fused = fused},
+        {.rows = 50, .fused = fused});
+    ExpectLeanBatch(plan, /*by_graph=*/false);
+  }
+}
+
+// Weights and arena, each at once, whatever the model's size.
+TEST_F(CudaCallsTest, ADeviceIsAskedForMemoryTwice) {
+  EXPECT_EQ(faults_.calls(Faults::kAllocate), 2);
+}
+
 // ---- What is refused, and what is said ----
 
 TEST(CudaCreateTest, SaysWhatItIs) {
@@ -280,6 +385,31 @@ TEST(CudaCreateTest, RefusesWhatTheKernelsDoNotTake) {
   EXPECT_THAT(std::string(tight.status().message()), HasSubstr("1000 bytes"));
   PoisonedCuda huge(RandomModel({}), {.arena_bytes = uint64_t{1} << 50});
   EXPECT_EQ(huge.status().code(), absl::StatusCode::kResourceExhausted);
+}
+
+// Without a size from the configuration the arena is what suits the model, but
+// leaves the reserve free.
+TEST(CudaCreateTest, TheArenaLeavesTheReserveFree) {
+  const Model model = RandomModel({});
+  PoisonedCuda all(model);
+  ASSERT_TRUE(all.status().ok()) << all.status();
+  const uint64_t wanted = all->info().arena_bytes;
+
+  size_t free = 0;
+  size_t total = 0;
+  auto runtime = OpenTestDevice();
+  ASSERT_EQ(runtime->Use(), cudaSuccess);
+  ASSERT_EQ(runtime->MemoryInfo(&free, &total), cudaSuccess);
+  const uint64_t reserve = free - all->info().weight_bytes - wanted / 2;
+  PoisonedCuda less(model, {.memory_reserve_bytes = reserve});
+  ASSERT_TRUE(less.status().ok()) << less.status();
+  // The driver gives a second set of weights what the first has left of a page.
+  EXPECT_LE(less->info().arena_bytes, wanted / 2 + less->info().weight_bytes);
+  EXPECT_GE(less->info().arena_bytes, less.planner(0).MinimumArenaBytes());
+
+  PoisonedCuda none(model, {.memory_reserve_bytes = total});
+  EXPECT_EQ(none.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(none.status().message()), HasSubstr("reserved"));
 }
 
 TEST(CudaCreateTest, RefusesWeightsThatFloat16DoesNotHave) {

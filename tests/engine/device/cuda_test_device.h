@@ -1,5 +1,6 @@
-// The GPU that the tests of the CUDA backend run on. emulated/ has another
-// version of this header: kernels on the CPU, memory of the host.
+// The GPUs that the tests of the CUDA backend run on, most of them on number 0.
+// emulated/ has another version of this header: kernels on the CPU, memory of
+// the host.
 #ifndef SVDSERVE_TESTS_ENGINE_DEVICE_CUDA_TEST_DEVICE_H_
 #define SVDSERVE_TESTS_ENGINE_DEVICE_CUDA_TEST_DEVICE_H_
 
@@ -10,8 +11,14 @@
 
 namespace svdserve {
 
-inline std::unique_ptr<CudaRuntime> OpenTestDevice() {
-  auto runtime = OpenCudaDevice(0);
+// Of this machine.
+inline const int kTestDevices = [] {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}();
+
+inline std::unique_ptr<CudaRuntime> OpenTestDevice(int index = 0) {
+  auto runtime = OpenCudaDevice(index);
   EXPECT_TRUE(runtime.ok()) << runtime.status();
   return runtime.ok() ? *std::move(runtime) : nullptr;
 }

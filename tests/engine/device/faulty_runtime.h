@@ -1,12 +1,14 @@
-// A CudaRuntime that fails where a test wants it to; otherwise it is the one
-// that it wraps.
+// A CudaRuntime that fails where a test wants it to, and counts what is asked
+// of it; otherwise it is the one that it wraps.
 //
 //   Faults faults;
 //   FaultyRuntime runtime(OpenTestDevice(), &faults);
 //   faults.Inject(Faults::kLaunch, 3, cudaErrorIllegalAddress);
+//   EXPECT_EQ(faults.calls(Faults::kAllocate), 2);
 #ifndef SVDSERVE_TESTS_ENGINE_DEVICE_FAULTY_RUNTIME_H_
 #define SVDSERVE_TESTS_ENGINE_DEVICE_FAULTY_RUNTIME_H_
 
+#include <array>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -30,6 +32,7 @@ class Faults {
     kCreateEvent,
     kRecord,
     kWait,
+    kSynchronize,
     kCalls
   };
 
@@ -48,8 +51,16 @@ class Faults {
     lost_ = cudaSuccess;
   }
 
+  // So far, failed ones too.
+  int calls(Call call) const {
+    const std::lock_guard lock(mutex_);
+    return calls_[call];
+  }
+
+  // Counts a call, and says what it fails with.
   cudaError_t Check(Call call) {
     const std::lock_guard lock(mutex_);
+    ++calls_[call];
     if (lost_ != cudaSuccess) return lost_;
     if (call != call_ || --left_ != 0) return cudaSuccess;
     if (LosesDevice(error_)) lost_ = error_;
@@ -57,7 +68,8 @@ class Faults {
   }
 
  private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
+  std::array<int, kCalls> calls_ = {};
   Call call_ = kCalls;
   int left_ = 0;
   cudaError_t error_ = cudaSuccess;
@@ -123,7 +135,9 @@ class FaultyRuntime : public CudaRuntime {
   cudaError_t Wait(cudaEvent_t event) override {
     return Try(Faults::kWait, [&] { return real_->Wait(event); });
   }
-  cudaError_t Synchronize() override { return real_->Synchronize(); }
+  cudaError_t Synchronize() override {
+    return Try(Faults::kSynchronize, [&] { return real_->Synchronize(); });
+  }
 
  private:
   template <typename Fn>

@@ -168,7 +168,7 @@ TEST_P(AttentionTest, ASequenceHasTheSameBitsAloneAndInEveryTile) {
 constexpr int kEvery = 61;
 
 TEST_P(AttentionTest, LargeSequencesAreExact) {
-  if (!kOnDevice) GTEST_SKIP() << "too slow without a GPU";
+  if (!kLarge) GTEST_SKIP() << "too slow without a GPU";
   for (int length : {513, 2048}) {
     const Batch batch = Make({length, 1, length});
     const std::vector<float> out = batch.Run(SmallDevice());
@@ -239,7 +239,7 @@ INSTANTIATE_TEST_SUITE_P(Shapes, AttentionTest,
                          CaseName);
 
 TEST(AttentionLengthTest, TheLargestSequencesAreExact) {
-  if (!kOnDevice) GTEST_SKIP() << "too slow without a GPU";
+  if (!kLarge) GTEST_SKIP() << "too slow without a GPU";
   Random random;
   for (const Visibility& visibility :
        {Visibility{}, Visibility{.causal = true}, Visibility{.left = 128}}) {

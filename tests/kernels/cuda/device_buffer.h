@@ -1,5 +1,6 @@
 // What the tests of CUDA kernels share. One source of a test runs emulated (the
-// default) or, built by nvcc, on a GPU; kOnDevice says which.
+// default) or, built by nvcc, on a GPU; kOnDevice says which. kLarge says
+// whether large shapes are run.
 //
 //   Random random;                                  // prints its seed
 //   const auto x = Rounded(type, random.Normal(rows * in));

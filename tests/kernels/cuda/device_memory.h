@@ -13,8 +13,11 @@
 
 namespace svdserve::cuda {
 
-// Whether large shapes are worth running.
 inline constexpr bool kOnDevice = true;
+
+// Whether large shapes are worth running: not under a sanitizer, which makes a
+// kernel 10 to 1000 times slower (tests/gpu/run_all sets the variable then).
+inline const bool kLarge = std::getenv("SVDSERVE_SMALL_SHAPES") == nullptr;
 
 inline void Check(cudaError_t error) {
   if (error == cudaSuccess) return;

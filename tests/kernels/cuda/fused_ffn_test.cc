@@ -289,10 +289,10 @@ TEST_P(FusedFfnTest, BitsAreThoseOfTwoGemms) {
   for (const bool gated : {false, true}) {
     for (const Activation activation :
          {Activation::kGelu, Activation::kGeluTanh, Activation::kSilu}) {
-      Make({.rows = kOnDevice ? 8000 : 70,
+      Make({.rows = kLarge ? 8000 : 70,
             .in_rank = 112,
-            .intermediate = kOnDevice ? 3072 : 96,
-            .out_rank = kOnDevice ? 320 : 96,
+            .intermediate = kLarge ? 3072 : 96,
+            .out_rank = kLarge ? 320 : 96,
             .activation = activation,
             .gated = gated});
       EXPECT_EQ(Rows(Fused(ForTallBlocks())), TwoGemms());
@@ -322,10 +322,10 @@ class FusedFfnFamiliesTest : public FusedFfnTest {
 };
 
 TEST_P(FusedFfnFamiliesTest, SameBitsAtRandomShapes) {
-  for (int i = 0; i < 60; ++i) {
-    Make({.rows = random_.Integer(1, 900),
+  for (int i = 0; i < (kLarge ? 60 : 8); ++i) {
+    Make({.rows = random_.Integer(1, kLarge ? 900 : 150),
           .in_rank = 16 * random_.Integer(1, 22),
-          .intermediate = 32 * random_.Integer(1, 24),
+          .intermediate = 32 * random_.Integer(1, kLarge ? 24 : 8),
           .out_rank = 16 * random_.Integer(1, 20),
           .activation = static_cast<Activation>(random_.Integer(1, 3)),
           .bias = random_.Integer(0, 3) > 0});
@@ -382,11 +382,11 @@ INSTANTIATE_TEST_SUITE_P(Types, FusedFfnFamiliesTest,
                          testing::Values(Type::kBF16, Type::kF16));
 
 TEST_P(FusedFfnTest, TakesAnyMultipleOf16) {
-  for (int i = 0; i < (kOnDevice ? 40 : 10); ++i) {
+  for (int i = 0; i < (kLarge ? 40 : 10); ++i) {
     const Shape shape = {
-        .rows = random_.Integer(1, kOnDevice ? 600 : 150),
+        .rows = random_.Integer(1, kLarge ? 600 : 150),
         .in_rank = 16 * random_.Integer(1, 20),
-        .intermediate = 32 * random_.Integer(1, kOnDevice ? 20 : 4),
+        .intermediate = 32 * random_.Integer(1, kLarge ? 20 : 4),
         .out_rank = 16 * random_.Integer(1, 20),
         .activation = static_cast<Activation>(random_.Integer(0, 4)),
         .bias = random_.Integer(0, 1) == 1,

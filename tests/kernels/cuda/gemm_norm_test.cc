@@ -203,7 +203,7 @@ TEST_P(GemmNormTest, TwoKernelsGiveTheBitsOfOne) {
 }
 
 TEST_P(GemmNormTest, ARowsBitsDependOnThatRowAlone) {
-  const int rows = kOnDevice ? 5000 : 40;
+  const int rows = kLarge ? 5000 : 40;
   const HalfLayer half_layer = Make(rows, 24);
   const std::vector<uint16_t> all = half_layer.Run();
   for (int row : {0, rows / 2, rows - 1}) {
@@ -223,7 +223,7 @@ TEST_P(GemmNormTest, DevicesOfLittleSharedMemoryGiveTheSameBits) {
 }
 
 TEST_P(GemmNormTest, ModelShapesMatchTheReference) {
-  if (!kOnDevice) GTEST_SKIP() << "large shapes run on a GPU";
+  if (!kLarge) GTEST_SKIP() << "large shapes run on a GPU";
   for (const auto& [rows, in] :
        {std::pair(300, 192), {517, 320}, {130, 768}, {70, 3072}}) {
     const HalfLayer half_layer = Make(rows, in);

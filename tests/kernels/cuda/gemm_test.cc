@@ -222,7 +222,7 @@ TEST_P(GemmTest, AllTilesGiveTheSameBits) {
 }
 
 TEST_P(GemmTest, ARowsBitsDependOnThatRowAlone) {
-  const int rows = kOnDevice ? 1000 : 70;
+  const int rows = kLarge ? 1000 : 70;
   Product product = Make({rows, 136, 48});
   product.Activate(Activation::kGeluTanh);
   const std::vector<uint16_t> all = product.Run();
@@ -234,7 +234,7 @@ TEST_P(GemmTest, ARowsBitsDependOnThatRowAlone) {
 }
 
 TEST_P(GemmTest, ModelShapesMatchTheReferenceByAllTiles) {
-  if (!kOnDevice) GTEST_SKIP() << "large shapes run on a GPU";
+  if (!kLarge) GTEST_SKIP() << "large shapes run on a GPU";
   for (const Shape& shape :
        {Shape{300, 768, 576}, Shape{513, 192, 768}, Shape{129, 3072, 320},
         Shape{777, 320, 3072}, Shape{260, 768, 384, true}}) {
@@ -355,7 +355,7 @@ struct Part {
 };
 
 TEST_P(GemmTest, AGroupGivesTheBitsOfItsParts) {
-  for (int rows : {20, kOnDevice ? 5000 : 20}) {
+  for (int rows : {20, kLarge ? 5000 : 20}) {
     std::vector<std::unique_ptr<Part>> parts;
     std::vector<GemmParams> params;
     std::vector<std::vector<uint16_t>> apart;

@@ -91,7 +91,7 @@ TEST_P(PoolTest, FirstAndMaximumAreExact) {
 }
 
 TEST_P(PoolTest, LargeBatchesMatchTheReference) {
-  if (!kOnDevice) GTEST_SKIP() << "large shapes run on a GPU";
+  if (!kLarge) GTEST_SKIP() << "large shapes run on a GPU";
   Batch(std::vector<int>(32, 512), 768);
   EXPECT_LT(RelativeError(Run(PoolKind::kMean), Exact(PoolKind::kMean)), 1e-6);
   Batch({8192, 1, 2048, 3}, 1024);
@@ -206,7 +206,7 @@ TEST_F(HeadTest, WorksWithoutABias) {
 }
 
 TEST_F(HeadTest, LargeLayersMatchTheReference) {
-  if (!kOnDevice) GTEST_SKIP() << "large shapes run on a GPU";
+  if (!kLarge) GTEST_SKIP() << "large shapes run on a GPU";
   Layer(200, 1024, 1024);
   EXPECT_LT(RelativeError(Run(HeadActivation::kTanh),
                           Exact(svdserve::HeadActivation::kTanh)),

@@ -12,6 +12,7 @@
 namespace svdserve::cuda {
 
 inline constexpr bool kOnDevice = false;
+inline constexpr bool kLarge = false;  // whether large shapes are run
 
 // Aligned as cudaMalloc() aligns, and not a byte longer than asked for, so that
 // AddressSanitizer sees what lies outside.
