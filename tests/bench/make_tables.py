@@ -200,7 +200,7 @@ def kernels_gpu(result):
             torch[row["backend"], row["shape"], row["head_dim"], row["causal"]] = f"{row['tflops']:.0f}"
     body = []
     for row in rows:
-        if row["model"] is None:
+        if row["model"] is None and row["op"] == "attention":
             key = (row["shape"], row["head_dim"], row["causal"])
             body.append([row["shape"].replace("x", "×"), str(row["head_dim"]), "yes" if row["causal"] else "no",
                          f"{row['tflops']:.0f}"] + [torch.get((backend, *key), "-") for backend in ("flash", "cudnn")])
@@ -208,10 +208,35 @@ def kernels_gpu(result):
     return lines + table(["shape", "head dim", "causal", "ours", "FlashAttention-2", "cuDNN"], body)
 
 
+def serving_gpu(result):
+    soak, engine = result["soak"], result["engine"]
+    best = max(row["ok_tokens_per_second"] for row in result["bfloat16"]["throughput"]
+               if row["lengths"].startswith("fixed"))
+    alone = max(row["tokens_per_second"] for row in engine["results"])
+    body = [[f"{result[dtype]['cosine']['min']:.6f}" for dtype in ("bfloat16", "float16")] +
+            [f"{best:,.0f} tokens/s", f"{alone:,.0f} tokens/s", f"{100 * best / alone:.0f} %",
+             f"{1e3 * result['bfloat16']['lone_query_seconds']['p50']:.2f} ms",
+             f"{soak['growth_bytes']['other'] + soak['growth_bytes']['fixed']:,.0f} bytes"]]
+    lines = [f"**Serving on a GPU** over gRPC, the client on the same processors: {result['model']}; "
+             f"{soak['seconds']:.0f} s of bursts. {result['gpu']['name']}, {result['date'][:10]}; "
+             f"`{result['benchmark']}.json`.", ""]
+    return lines + table(["least cosine, bfloat16", "float16", "served at saturation", "engine alone", "share",
+                          "lone 16-token query, p50", "device memory's growth"], body)
+
+
+def engine_gpu(result):
+    one, two, left = result["results"][:3]
+    body = [[f"{row['tokens_per_second']:,.0f}" for row in (one, two)] +
+            [f"{two['tokens_per_second'] / one['tokens_per_second']:.2f}×", f"{left['tokens_per_second']:,.0f}"]]
+    lines = [f"**Two GPUs in one engine**, {result['model']} {result['ranks']}, {result['shape'].replace('x', '×')}, "
+             f"tokens/s; then one of them loses its context. {gpu_origin(result)}", ""]
+    return lines + table(["one GPU", "two", "ratio", "two, one lost"], body)
+
+
 TABLES = [("peers_cpu", peers), ("peers_cpu_avx512", speed), ("serving_cpu", serving), ("overload", overload),
           ("tokenizer", tokenizer), ("accuracy_cpu", accuracy), ("quality", quality),
           ("encoder_gpu", lambda result: encoder_gpu(result) + memory_gpu(result)), ("peers_gpu", peers_gpu),
-          ("kernels_gpu", kernels_gpu)]
+          ("kernels_gpu", kernels_gpu), ("serving_gpu", serving_gpu), ("engine_gpu", engine_gpu)]
 
 
 def make():
