@@ -138,10 +138,13 @@ double UnfusedCore(const ModelShape& model, const Kernels& kernels,
   double seconds = 0;
   for (int head = 0; head < model.heads; head += heads_per_group) {
     const int heads = std::min(heads_per_group, model.heads - head);
+    // Q, K and V of few rows are one launch; of many it does not show.
+    int depth = 0;
     for (int rank : {ranks.query, ranks.key, ranks.value}) {
-      seconds += Projection(kernels, sequences * length, model.hidden,
-                            heads * model.head_dim, rank);
+      depth += rank > 0 ? rank : model.hidden;
     }
+    seconds +=
+        kernels.Gemm(sequences * length, depth / 3, 3 * heads * model.head_dim);
     seconds += kernels.Attention(sequences, length, heads, model.head_dim);
   }
   return seconds;

@@ -211,7 +211,9 @@ cudaError_t Attention(const AttentionParams& params, const DeviceLimits& limits,
   if (params.sequences > kMostSequences) return cudaErrorNotSupported;
   const AttentionParams plain = WithPlainWindow(params);
   if constexpr (kHopperLinked) {
-    if (TakesHopperKernels(limits)) {
+    // Of few rows the portable kernel begins before its predecessor has ended.
+    const bool few = params.rows > 0 && params.rows <= kMostDependentRows;
+    if (!few && TakesHopperKernels(limits)) {
       const cudaError_t error = hopper::Attention(plain, limits, stream);
       if (error != cudaErrorNotSupported) return error;
     }

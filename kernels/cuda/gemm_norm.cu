@@ -522,7 +522,7 @@ cudaError_t GemmNorm(const GemmNormParams& params, const DeviceLimits& limits,
                      cudaStream_t stream) {
   if (!MakesSense(params)) return cudaErrorInvalidValue;
   if constexpr (kHopperLinked) {
-    if (TakesHopperKernels(limits) && hopper::GemmNormTakes(params, limits)) {
+    if (TakesHopperKernels(limits) && hopper::GemmNormHas(params, limits)) {
       return hopper::GemmNorm(params, limits, stream);
     }
   }

@@ -19,6 +19,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "kernels/cuda/types.h"
+
 namespace svdserve::cuda {
 
 // Launches beyond this many bytes need the attribute.
@@ -81,11 +83,6 @@ cudaError_t Launch(void (*kernel)(Params), dim3 grid, int threads,
                         shared_bytes, stream, const_cast<Params*>(&params),
                         false, 1);
 }
-
-// Batches of up to so many tokens are worth it. Blocks that start early crowd
-// the multiprocessors that are free then, while others idle later: 1024 rows of
-// BERT-base took 1.12 ms for 0.92.
-inline constexpr int kMostDependentRows = 256;
 
 // The same of a kernel that keeps to the rules above, for a batch, or a part
 // of one, of so many rows.

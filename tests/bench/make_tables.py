@@ -118,7 +118,7 @@ def tokenizer(result):
           f"{r['tokens_per_s'] / 1e6:.2f}", f"{r['speedup_over_encode_batch']:.1f}×"] for r in result["rows"]])
 
 
-# ---- GPU: peers_gpu.json, encoder_gpu.json, kernels_gpu.json (frontier_gpu.json is for reading as it is) ----
+# ---- GPU (frontier_gpu.json and encoder_few_rows_gpu.json are for reading as they are) ----
 
 def gpu_origin(result):
     return f"{result['gpu']['name']}, {result['dtype']}, {result['date'][:10]}; `{result['benchmark']}.json`."
@@ -156,7 +156,7 @@ def encoder_gpu(result):
     heads, body = by_shape(kept, lambda r: (r["model"], r["ranks"], r["plan"]))
     lines = [f"**Encoder on a GPU**, ms from one batch's end to the next, copies included; bar: within 20 % of "
              f"PyTorch's activation bytes (35 % below 16,384 tokens); NAME/1: that way, not in chunks. "
-             f"{gpu_origin(result)}", ""]
+             f"Kernels: {result.get('kernels', 'all')}. {gpu_origin(result)}", ""]
     return lines + table(["model", "ranks", "plan"] + heads, body)
 
 

@@ -30,7 +30,6 @@ constexpr int kDepth = 64;  // of k, of a stage
 constexpr int kPanel = 64;  // columns of x, of a stage
 constexpr int kRowBytes = 64 * kElementBytes;
 constexpr int kStageBytes = kRows * kRowBytes;
-constexpr int kLeastRows = 256;  // measured from 512 on
 constexpr int kMinStages = 4;
 constexpr int kMaxStages = 16;
 constexpr int kMaxSteps = 8;  // of k
@@ -554,10 +553,6 @@ bool GemmNormHas(const GemmNormParams& params, const DeviceLimits& limits) {
     default:
       return false;
   }
-}
-
-bool GemmNormTakes(const GemmNormParams& params, const DeviceLimits& limits) {
-  return params.rows >= kLeastRows && GemmNormHas(params, limits);
 }
 
 cudaError_t GemmNorm(const GemmNormParams& params, const DeviceLimits& limits,

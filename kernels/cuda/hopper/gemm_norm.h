@@ -10,8 +10,6 @@ namespace svdserve::cuda::hopper {
 // Whether there is a kernel for the width and `in`, whose weights must fit into
 // the shared memory of a cluster.
 bool GemmNormHas(const GemmNormParams& params, const DeviceLimits& limits);
-// Whether there is, and rows are so many that it is the faster one.
-bool GemmNormTakes(const GemmNormParams& params, const DeviceLimits& limits);
 
 // Where GemmNormHas() and TakesHopperKernels() are true, with parameters that
 // have passed GemmNorm()'s checks. `update` is not used.
