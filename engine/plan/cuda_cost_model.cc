@@ -73,9 +73,12 @@ class Kernels {
     const CudaAttentionCost& cost = AttentionCost(head_dim);
     const int depth = ranks.query + ranks.key + ranks.value;
     const double build = 2.0 * length * depth * head_dim;
-    const double core = 4.0 * length * (length + cost.extra_keys) * head_dim;
-    return Launch(Waves(sequences * heads, build / Rate(costs_.lowrank_tflops) +
-                                               core / Rate(cost.tflops)),
+    const double core = 4.0 * length * length * head_dim;
+    const CudaLowRankCost& lowrank = costs_.lowrank;
+    const double block = build / Rate(lowrank.tflops) +
+                         core / Rate(cost.tflops * lowrank.attention_share) +
+                         lowrank.block_seconds;
+    return Launch(Waves(sequences * heads, block),
                   sequences * length * (depth + heads * head_dim));
   }
 

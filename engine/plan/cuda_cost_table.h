@@ -3,7 +3,7 @@
 // sm_90 is MEASURED: tests/bench/fit_cost_table.py of kernels_gpu.json (H200,
 // 310 rows of the kernels that such a device runs); the root mean square of
 // ln(predicted / measured) is 0.14 for products, 0.15 for product + norm, 0.10
-// for the fused feed-forward, 0.12 and 0.16 for attention, plain and low-rank.
+// for the fused feed-forward, 0.15 and 0.09 for attention, plain and low-rank.
 // Product + norm of a dense layer (sums of 768 and more) is left out: another
 // kernel runs it, which takes up to 2.5 times what is predicted, and which has
 // no rival. Its rows at 1x128 are from whole encoders: that kernel came later.
@@ -30,6 +30,13 @@ struct CudaAttentionCost {
   int extra_keys;  // keys that a block's start and end cost
 };
 
+// Low-rank attention: a block has one head of one sequence.
+struct CudaLowRankCost {
+  double tflops;           // Q, K and V
+  double attention_share;  // of the rate of plain attention without extra_keys
+  double block_seconds;    // what its start and end cost
+};
+
 struct CudaCosts {
   int sm;
   int multiprocessors;    // of the device that the rates are of
@@ -43,8 +50,8 @@ struct CudaCosts {
   double norm_block_seconds;  // but for its launch
   CudaTileCost fused_ffn[2];
   CudaAttentionCost attention[3];
-  int attention_rows;     // queries of a block of plain attention
-  double lowrank_tflops;  // Q, K and V built within a block
+  int attention_rows;  // queries of a block of plain attention
+  CudaLowRankCost lowrank;
 };
 
 inline constexpr CudaCosts kCudaCosts[] = {
@@ -59,7 +66,7 @@ inline constexpr CudaCosts kCudaCosts[] = {
      .fused_ffn = {{128, 0, 220, 64}, {64, 0, 150, 64}},
      .attention = {{32, 110, 90}, {64, 180, 90}, {128, 200, 90}},
      .attention_rows = 128,
-     .lowrank_tflops = 190},
+     .lowrank = {190, 0.9, 3e-6}},
     {.sm = 86,  // A10: 125 TFLOP/s at most, 0.6 TB/s
      .multiprocessors = 72,
      .launch_seconds = 3e-6,
@@ -71,7 +78,7 @@ inline constexpr CudaCosts kCudaCosts[] = {
      .fused_ffn = {{128, 0, 60, 64}, {64, 0, 42, 64}},
      .attention = {{32, 34, 90}, {64, 50, 90}, {128, 54, 90}},
      .attention_rows = 128,
-     .lowrank_tflops = 54},
+     .lowrank = {54, 0.9, 5e-6}},
     {.sm = 89,  // L40S: 362 TFLOP/s at most, 0.86 TB/s
      .multiprocessors = 142,
      .launch_seconds = 2.5e-6,
@@ -83,19 +90,19 @@ inline constexpr CudaCosts kCudaCosts[] = {
      .fused_ffn = {{128, 0, 190, 64}, {64, 0, 130, 64}},
      .attention = {{32, 100, 90}, {64, 150, 90}, {128, 165, 90}},
      .attention_rows = 128,
-     .lowrank_tflops = 170},
+     .lowrank = {170, 0.9, 3e-6}},
     {.sm = 90,
      .multiprocessors = 132,
      .launch_seconds = 1.7e-6,
      .bytes_per_second = 3.3e12,
-     .gemm = {{128, 128, 977, 245}, {64, 32, 302, 117}},
-     .gemm_norm = {{64, 0, 947, 715}, {16, 0, 1478, 1370}},
+     .gemm = {{128, 128, 981, 247}, {64, 32, 302, 113}},
+     .gemm_norm = {{64, 0, 950, 718}, {16, 0, 1483, 1375}},
      .norm_rows = 16,
      .norm_block_seconds = 1.3e-6,
      .fused_ffn = {{128, 0, 720, 0}, {128, 0, 720, 0}},
-     .attention = {{32, 405, 441}, {64, 653, 458}, {128, 726, 421}},
+     .attention = {{32, 389, 388}, {64, 639, 422}, {128, 726, 421}},
      .attention_rows = 128,
-     .lowrank_tflops = 438},
+     .lowrank = {480, 0.77, 3.5e-6}},
 };
 
 }  // namespace svdserve

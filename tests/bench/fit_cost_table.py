@@ -34,7 +34,7 @@ def read_table(text, sm):
     if row is None:
         sys.exit(f"fit_cost_table: the table has no row of sm_{sm}")
     body = re.sub(r"//[^\n]*", "", row[1])
-    fields = re.findall(r"\.(\w+) = ((?:\{.*?\}\})|[-+.\w]+)", body, re.S)
+    fields = re.findall(r"\.(\w+) = (\{\{.*?\}\}|\{.*?\}|[-+.\w]+)", body, re.S)
     return {name: json.loads(value.replace("{", "[").replace("}", "]")) for name, value in fields}
 
 
@@ -102,10 +102,11 @@ class Model:
         return self.launch(self.waves(blocks, flops / self.rate(tflops)), 4 * sequences * length * heads * head_dim)
 
     def lowrank_attention(self, sequences, length, heads, head_dim, depth):
-        _, tflops, extra = self.attention_cost(head_dim)
-        build = 2 * length * depth * head_dim / self.rate(self.costs["lowrank_tflops"])
-        core = 4 * length * (length + extra) * head_dim / self.rate(tflops)
-        return self.launch(self.waves(sequences * heads, build + core), sequences * length * (depth + heads * head_dim))
+        tflops, share, start = self.costs["lowrank"]
+        build = 2 * length * depth * head_dim / self.rate(tflops)
+        core = 4 * length * length * head_dim / self.rate(self.attention_cost(head_dim)[1] * share)
+        return self.launch(self.waves(sequences * heads, build + core + start),
+                           sequences * length * (depth + heads * head_dim))
 
     def predict(self, row):
         """Seconds of a measured row; None: the planner asks about no such kernel."""
@@ -167,7 +168,7 @@ def fit(model, rows):
         for cost in costs["attention"]:
             wide = [row for row in of(("attention",)) if model.attention_cost(row["head_dim"]) is cost]
             descend(model, [(cost, 1), (cost, 2)], wide)
-        descend(model, [(costs, "lowrank_tflops")], of(("attention_core",)))
+        descend(model, [(costs["lowrank"], i) for i in range(3)], of(("attention_core",)))
 
 
 def rounded(value):
@@ -177,14 +178,14 @@ def rounded(value):
 def as_cpp(costs, rows, gpu):
     """The row as C++, each number with what it comes from."""
     count = lambda *names: sum(row["op"] in names for row in rows)
-    lists = lambda value: "{" + ", ".join(
-        "{" + ", ".join(str(rounded(v)) for v in part) + "}" for part in value) + "}"
+    lists = lambda value: ("{" + ", ".join(map(lists, value)) + "}" if isinstance(value, list) else
+                           str(rounded(value)))
     sources = {
         "launch_seconds": f"all {len(rows)} rows", "bytes_per_second": f"all {len(rows)} rows",
         "gemm": f"{count(*GEMM)} rows: {', '.join(GEMM)}", "gemm_norm": f"{count(*GEMM_NORM)}: {', '.join(GEMM_NORM)}",
         "norm_block_seconds": f"{count(*UPDATE_NORM)}: {', '.join(UPDATE_NORM)}", "fused_ffn": f"{count('ffn_core')}: ffn_core",
         "attention": f"{count('attention')}: attention, by head dimension",
-        "lowrank_tflops": f"{count('attention_core')}: attention_core",
+        "lowrank": f"{count('attention_core')}: attention_core",
     }
     lines = [f"    // {gpu}, tests/bench/fit_cost_table.py of kernels_gpu.json"]
     for name, value in costs.items():
