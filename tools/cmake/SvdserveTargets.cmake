@@ -50,7 +50,8 @@ function(svdserve_fuzzer name)
       SRCS ${ARG_SRCS} ${PROJECT_SOURCE_DIR}/tests/fuzz/replay.cc
       LINK ${ARG_LINK})
     add_test(NAME ${name} COMMAND ${name} ${ARG_CORPUS})
-    set_tests_properties(${name} PROPERTIES TIMEOUT 60)
+    set_tests_properties(${name} PROPERTIES TIMEOUT 60
+      ENVIRONMENT "${SVDSERVE_TEST_ENVIRONMENT}")
   endif()
 endfunction()
 
