@@ -99,8 +99,11 @@ void Team::TakeIndices(int worker) {
 
 void Team::WorkerLoop(int worker) {
   uint32_t seen = 0;  // the last loop that this worker joined
-  while (!stop_.load()) {
+  for (;;) {
+    // In this order: the destructor sets stop_ before state_ changes for the
+    // last time, so a worker that does not see it yet does not miss the change.
     uint32_t state = state_.load();
+    if (stop_.load()) return;
     if ((state >> kLoopShift) == seen || !(state & kOpen)) {
       const auto changed = [&] { return state_.load() != state; };
       if (!SpinUntil(changed)) state_.wait(state);

@@ -66,6 +66,14 @@ TEST_P(TeamTest, LoopsAfterASleepAreComplete) {
   }
 }
 
+// A worker may be anywhere when it is told to stop.
+TEST_P(TeamTest, StopsAtAnyMoment) {
+  for (int i = 0; i < 300; ++i) {
+    Team team(GetParam(), "test");
+    if (i % 2 == 0) team.ParallelFor(8, [](int, int) {});
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Sizes, TeamTest, testing::Values(1, 2, 3, 8));
 
 TEST(Team, TheCallerIsWorkerZeroAndThreadsAreNamed) {
