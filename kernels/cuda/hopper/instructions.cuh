@@ -1,6 +1,6 @@
 // Thin wrappers of Hopper's instructions but for wgmma (wgmma.cuh): barriers in
-// shared memory, bulk and tensor copies, registers, dependent launches. What
-// cuda::ptx has comes from there.
+// shared memory, bulk and tensor copies, registers. What cuda::ptx has comes
+// from there.
 //
 // Pointers to shared memory are generic ones. Lifecycle of a copy:
 //
@@ -78,11 +78,6 @@ __device__ inline void PrefetchTensorMap(const CUtensorMap* map) {
 // To global memory: FenceSharedForAsync() of the writing threads and a barrier
 // come before, BulkCommit() after, BulkWaitRead() before the shared memory is
 // written again or the block ends.
-__device__ inline void BulkStore(void* global, const void* shared,
-                                 uint32_t bytes) {
-  ptx::cp_async_bulk(ptx::space_global, ptx::space_shared, global, shared,
-                     bytes);
-}
 // What lies outside the matrix is not written.
 __device__ inline void TensorStore(const CUtensorMap* map, int column, int row,
                                    const void* shared) {
@@ -169,18 +164,6 @@ __device__ void TakeRegisters() {
 template <int kRegisters>
 __device__ void ReturnRegisters() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
-}
-
-// ---- Programmatic dependent launch ----
-
-// Waits until the kernels before this one have ended and their writes are seen;
-// returns at once if it was not launched as a dependent.
-__device__ inline void WaitForPriorKernels() {
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-}
-// The next kernel's blocks may start when all blocks have called this.
-__device__ inline void LetNextKernelStart() {
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
 // ---- Fragments ----
