@@ -37,19 +37,31 @@ bool HasUpdate(const PlanTarget& target, const Chunking& chunking) {
 
 //   context | factors | qkv       while attention runs; fused: no qkv
 //   context | narrow | update     while its output is projected
-// On CUDA an update exists where the chunking says so.
+// On CUDA an update exists where the chunking says so, and of all heads at once
+// the context takes the place of Q: a block of attention reads its queries
+// before it writes, and no other block reads them.
+//   factors | q k v
+//   narrow  | context update
 LaneLayout AttentionLane(const ModelShape& shape, const PlanTarget& target,
                          const LayerRanks& ranks, const Chunking& chunking) {
   const int element = target.element_bytes;
   const uint64_t width = shape.heads * shape.head_dim;
+  const uint64_t factors = ranks.query + ranks.key + ranks.value;
   const int heads = chunking.fused ? 0 : chunking.heads;
   LaneBuilder lane(chunking.rows);
-  const uint64_t shared = lane.Place(Role::kContext, 0, width, element);
-  const uint64_t qkv = lane.Place(
-      Role::kFactors, shared, ranks.query + ranks.key + ranks.value, element);
-  lane.Place(Role::kQkv, qkv, 3 * heads * shape.head_dim, element);
-  const uint64_t update =
-      lane.Place(Role::kNarrow, shared, ranks.attention_output, element);
+  uint64_t update = 0;
+  if (target.device == Device::kCuda && heads == shape.heads) {
+    const uint64_t qkv =
+        std::max(lane.Place(Role::kFactors, 0, factors, element),
+                 lane.Place(Role::kNarrow, 0, ranks.attention_output, element));
+    lane.Place(Role::kQkv, qkv, 3 * width, element);
+    update = lane.Place(Role::kContext, qkv, width, element);
+  } else {
+    const uint64_t shared = lane.Place(Role::kContext, 0, width, element);
+    const uint64_t qkv = lane.Place(Role::kFactors, shared, factors, element);
+    lane.Place(Role::kQkv, qkv, 3 * heads * shape.head_dim, element);
+    update = lane.Place(Role::kNarrow, shared, ranks.attention_output, element);
+  }
   if (HasUpdate(target, chunking)) {
     lane.Place(Role::kUpdate, update, shape.hidden, kUpdateBytes);
   }

@@ -36,7 +36,7 @@ struct AttentionParams {
   const void* q = nullptr;  // [rows, heads, qk_dim]
   const void* k = nullptr;  // [rows, kv_heads, qk_dim]
   const void* v = nullptr;  // [rows, kv_heads, v_dim]
-  void* out = nullptr;      // [rows, heads, v_dim]
+  void* out = nullptr;      // [rows, heads, v_dim]; may be q, if as wide
   // Elements from row to row; multiples of 8. Heads of a row are packed.
   int64_t q_stride = 0;
   int64_t k_stride = 0;

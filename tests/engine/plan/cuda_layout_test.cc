@@ -43,6 +43,20 @@ class CudaLayoutTest : public ::testing::Test {
     }
   }
 
+  // A group's heads are computed beside the context of the others; of all heads
+  // the context takes the place of Q exactly.
+  void ExpectContextApart(const Step& step) {
+    ExpectApart(step, {Role::kFactors, Role::kContext});
+    if (step.heads_per_group != shape_.heads) {
+      ExpectApart(step, {Role::kQkv, Role::kContext});
+      return;
+    }
+    const Buffer* qkv = plan_.Find(step, Role::kQkv);
+    const Buffer* context = plan_.Find(step, Role::kContext);
+    EXPECT_EQ(context->offset, qkv->offset);
+    EXPECT_EQ(3 * context->bytes, qkv->bytes);
+  }
+
   // The update's last factor, or `wide` where the matrix is dense, is read
   // while it is written.
   void ExpectUpdateApart(const Step& step, Role wide) {
@@ -66,7 +80,7 @@ TEST_F(CudaLayoutTest, WhatAKernelReadsAndWritesIsApart) {
         case StepKind::kAttention:
           ExpectApart(step, {Role::kHidden, Role::kFactors});
           ExpectApart(step, {Role::kHidden, Role::kFactors, Role::kQkv});
-          ExpectApart(step, {Role::kFactors, Role::kQkv, Role::kContext});
+          ExpectContextApart(step);
           ExpectApart(step, {Role::kContext, Role::kNarrow});
           ExpectApart(step, {Role::kNarrow, Role::kHidden});
           ExpectUpdateApart(step, Role::kContext);

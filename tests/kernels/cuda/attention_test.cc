@@ -40,6 +40,12 @@ class Batch {
     return RunRows(packing_, q_, k_, v_, limits, hint);
   }
 
+  bool CanRunInPlace() const { return heads_.qk_dim == heads_.v_dim; }
+  // The output takes the place of the queries.
+  std::vector<float> RunInPlace(DeviceLimits limits) const {
+    return RunRows(packing_, q_, k_, v_, limits, 0, /*in_place=*/true);
+  }
+
   // One sequence without the others.
   std::vector<float> RunAlone(int sequence, DeviceLimits limits) const {
     const int first = packing_.starts[sequence] - packing_.first_row;
@@ -64,11 +70,12 @@ class Batch {
                              const std::vector<float>& q,
                              const std::vector<float>& k,
                              const std::vector<float>& v, DeviceLimits limits,
-                             int hint = 0) const {
+                             int hint = 0, bool in_place = false) const {
     PackedRows q_rows(type_, heads_.heads * heads_.qk_dim, 8, q);
     PackedRows k_rows(type_, heads_.kv_heads * heads_.qk_dim, 16, k);
     PackedRows v_rows(type_, heads_.kv_heads * heads_.v_dim, 24, v);
-    PackedRows out(type_, out_width(), 8, packing.rows());
+    PackedRows apart(type_, out_width(), 8, packing.rows());
+    PackedRows& out = in_place ? q_rows : apart;
     const DeviceBuffer<int32_t> starts(packing.starts);
     const AttentionParams params = {.type = type_,
                                     .sequences = packing.sequences(),
@@ -161,6 +168,17 @@ TEST_P(AttentionTest, ASequenceHasTheSameBitsAloneAndInEveryTile) {
         RowsOf(all, batch.out_width(), packing.starts[s] - packing.first_row,
                packing.lengths[s])))
         << packing.lengths[s];
+  }
+}
+
+TEST_P(AttentionTest, TheOutputMayTakeThePlaceOfTheQueries) {
+  std::vector<int> lengths = lengths_;
+  if (kLarge) lengths.insert(lengths.end(), {513, 1, 2048});
+  const Batch batch = Make(lengths);
+  if (!batch.CanRunInPlace()) GTEST_SKIP() << "the output is of other width";
+  for (const DeviceLimits& limits :
+       {SmallDevice(), LargeDevice(), TestLimits()}) {
+    EXPECT_TRUE(SameBits(batch.RunInPlace(limits), batch.Run(limits)));
   }
 }
 
