@@ -19,6 +19,7 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <utility>
@@ -27,6 +28,7 @@
 #include "CLI/CLI.hpp"
 #include "engine/device/backend.h"
 #include "engine/plan/plan.h"
+#include "kernels/cuda/kernel_family.h"
 #include "nlohmann/json.hpp"
 #include "tests/bench/gpu_models.h"
 #include "tests/engine/device/random_model.h"
@@ -47,6 +49,7 @@ struct Options {
   bool frontier = false;
   bool touched = false;
   bool print_plans = false;
+  bool portable = false;
 };
 
 [[noreturn]] void Die(const std::string& message) {
@@ -290,6 +293,8 @@ int Run(const Options& options) {
   std::ifstream file(options.models);
   if (!file) Die("cannot read " + options.models);
   const ordered_json models = ordered_json::parse(file);
+  std::optional<cuda::ScopedPortableKernels> portable;
+  if (options.portable) portable.emplace();
   ordered_json rows = ordered_json::array();
   for (const auto& [name, sizes] : models.items()) {
     for (const auto& [ranks_name, ranks] : sizes.at("ranks").items()) {
@@ -303,6 +308,9 @@ int Run(const Options& options) {
                                {"gpu", {{"name", device.name}}},
                                {"dtype", "bfloat16"},
                                {"mode", "strict"},
+                               {"kernels", options.portable
+                                               ? "portable (mma.sync)"
+                                               : "the device's own"},
                                {"arena_bytes", options.arena_bytes},
                                {"results", rows}};
   std::cout << result.dump(1) << "\n";
@@ -327,6 +335,8 @@ int main(int argc, char** argv) {
   app.add_flag("--frontier", options.frontier, "all ways in all chunk sizes");
   app.add_flag("--touched", options.touched,
                "also the bytes that each plan has touched; takes long");
+  app.add_flag("--portable", options.portable,
+               "kernels of every GPU since Ampere, whatever this one has");
   app.add_flag("--print-plans", options.print_plans, "to stderr");
   CLI11_PARSE(app, argc, argv);
   return svdserve::Run(options);
