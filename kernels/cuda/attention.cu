@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kThreads, C::kBlocksPerMultiprocessor)
   using T = typename C::Element;
   using Shape = typename C::Shape;
   WaitForPriorKernels();
-  LetNextKernelStart();
+  LetNextKernelStartIfFew(int64_t{1} * params.sequences * params.max_tokens);
   const Position position = FindPosition(params.causal);
   const Operands<T> operands = FindOperands<T>(params, position);
   const KeyWindow window = {operands.end_row - operands.first_row,
@@ -150,9 +150,8 @@ using Launcher = cudaError_t (*)(const AttentionParams&, cudaStream_t);
 template <class C>
 cudaError_t LaunchConfig(const AttentionParams& params, cudaStream_t stream) {
   const int tiles = (params.max_tokens + C::kBlockRows - 1) / C::kBlockRows;
-  return LaunchDependent(
-      AttentionKernel<C>, int64_t{1} * params.sequences * params.max_tokens,
-      GridOf(params, tiles), kThreads, C::kSharedBytes, stream, params);
+  return LaunchDependent(AttentionKernel<C>, GridOf(params, tiles), kThreads,
+                         C::kSharedBytes, stream, params);
 }
 
 // The committed list of instances: an entry holds dimensions up to its own, the
@@ -212,7 +211,7 @@ cudaError_t Attention(const AttentionParams& params, const DeviceLimits& limits,
   const AttentionParams plain = WithPlainWindow(params);
   if constexpr (kHopperLinked) {
     // Of few rows the portable kernel begins before its predecessor has ended.
-    const bool few = params.rows > 0 && params.rows <= kMostDependentRows;
+    const bool few = params.rows > 0 && params.rows <= kFewRows;
     if (!few && TakesHopperKernels(limits)) {
       const cudaError_t error = hopper::Attention(plain, limits, stream);
       if (error != cudaErrorNotSupported) return error;

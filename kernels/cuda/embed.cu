@@ -138,7 +138,7 @@ template <typename T>
 __global__ void __launch_bounds__(kWarps* kLanes)
     EmbedKernel(const EmbedParams params) {
   WaitForPriorKernels();
-  LetNextKernelStart();
+  LetNextKernelStartIfFew(params.rows);
   const int index = blockIdx.x * kWarps + threadIdx.x / kLanes;
   if (index >= params.rows) return;
   if (index >= params.cu_seqlens[params.sequences]) {
@@ -178,8 +178,8 @@ cudaError_t Embed(const EmbedParams& params, cudaStream_t stream) {
   const auto kernel = params.type == Type::kBF16 ? EmbedKernel<__nv_bfloat16>
                                                  : EmbedKernel<__half>;
   const unsigned blocks = (params.rows + kWarps - 1) / kWarps;
-  return LaunchDependent(kernel, params.rows, dim3(blocks), kWarps * kLanes, 0,
-                         stream, params);
+  return LaunchDependent(kernel, dim3(blocks), kWarps * kLanes, 0, stream,
+                         params);
 }
 
 }  // namespace svdserve::cuda

@@ -144,9 +144,8 @@ cudaError_t FusedFfn(const FusedFfnParams& params, const DeviceLimits& limits,
   if (kernel == nullptr) return cudaErrorNotSupported;
   if (params.rows == 0) return cudaSuccess;
   const int blocks = (params.rows + kernel->rows - 1) / kernel->rows;
-  return LaunchDependent(kernel->run, params.rows, dim3(blocks),
-                         kernel->threads, kernel->shared_bytes(params.in_rank),
-                         stream, params);
+  return LaunchDependent(kernel->run, dim3(blocks), kernel->threads,
+                         kernel->shared_bytes(params.in_rank), stream, params);
 }
 
 }  // namespace svdserve::cuda

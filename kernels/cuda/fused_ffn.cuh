@@ -105,7 +105,7 @@ class Block {
         C::kThreads / kWarp > kSchedulers && Warp() / kSchedulers % 2 == 1;
     LoadIn(0);
     WaitForPriorKernels();
-    LetNextKernelStart();
+    LetNextKernelStartIfFew(params_.rows);
     LoadRows();
     for (int step = -1; step < steps; ++step) {
       Arrive();

@@ -130,7 +130,7 @@ class GemmBlock {
 #pragma unroll
     for (int step = 0; step < kStages - 1; ++step) LoadWeights(step, step);
     WaitForPriorKernels();
-    LetNextKernelStart();
+    LetNextKernelStartIfFew(params_.rows);
 #pragma unroll
     for (int step = 0; step < kStages - 1; ++step) {
       LoadRows(step, step);
@@ -501,9 +501,8 @@ cudaError_t GemmWithTile(int tile, const GemmParams& params,
           ? Find<__nv_bfloat16>(tile, FormOf(params), kAllTiles)
           : Find<__half>(tile, FormOf(params), kAllTiles);
   const auto blocks = static_cast<unsigned>(Blocks(kTiles[tile], params));
-  return LaunchDependent(kernel, params.rows, dim3(blocks),
-                         kTiles[tile].Threads(), kTiles[tile].SharedBytes(),
-                         stream, params);
+  return LaunchDependent(kernel, dim3(blocks), kTiles[tile].Threads(),
+                         kTiles[tile].SharedBytes(), stream, params);
 }
 
 cudaError_t Gemm(const GemmParams& params, const DeviceLimits& limits,
@@ -537,9 +536,8 @@ cudaError_t GemmGroup(const GemmParams* parts, int count,
           ? FindForGroups<__nv_bfloat16>(tile, kAllTiles)
           : FindForGroups<__half>(tile, kAllTiles);
   const auto blocks = static_cast<unsigned>(Blocks(kTiles[tile], parts[0]));
-  return LaunchDependent(kernel, parts[0].rows, dim3(blocks, count),
-                         kTiles[tile].Threads(), kTiles[tile].SharedBytes(),
-                         stream, group);
+  return LaunchDependent(kernel, dim3(blocks, count), kTiles[tile].Threads(),
+                         kTiles[tile].SharedBytes(), stream, group);
 }
 
 }  // namespace svdserve::cuda

@@ -134,7 +134,7 @@ class GemmNormBlock {
     steps_ = (params_.in + C::kDepth - 1) / C::kDepth;
     LoadVectors();
     WaitForPriorKernels();
-    LetNextKernelStart();
+    LetNextKernelStartIfFew(params_.rows);
     loop_.Run(steps_, *this);
     Normalize();
   }
@@ -150,7 +150,7 @@ class GemmNormBlock {
     }
     CopyCommit();
     WaitForPriorKernels();
-    LetNextKernelStart();
+    LetNextKernelStartIfFew(params_.rows);
     LoadSums();
     Normalize();
   }
@@ -472,8 +472,7 @@ constexpr auto kAllTiles = std::make_index_sequence<kGemmNormTiles>();
 
 cudaError_t LaunchTile(Kernel kernel, int tile, const GemmNormParams& params,
                        cudaStream_t stream) {
-  return LaunchDependent(kernel, params.rows,
-                         dim3(DivideUp(params.rows, kTiles[tile].rows)),
+  return LaunchDependent(kernel, dim3(DivideUp(params.rows, kTiles[tile].rows)),
                          kThreads, kTiles[tile].SharedBytes(), stream, params);
 }
 

@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(C::kThreads, C::kBlocksPerMultiprocessor)
 
   copy_factor(kKey);
   WaitForPriorKernels();
-  LetNextKernelStart();
+  LetNextKernelStartIfFew(int64_t{1} * params.sequences * params.max_tokens);
   place = FindPlace<C>(params);
   if (place.length <= 0) {
     CopyCommit();
@@ -167,7 +167,6 @@ cudaError_t LaunchConfig(const Arguments& arguments, int shared_bytes,
                          cudaStream_t stream) {
   const LowRankAttentionParams& params = arguments.params;
   return LaunchDependent(LowRankAttentionKernel<C>,
-                         int64_t{1} * params.sequences * params.max_tokens,
                          dim3(params.heads, params.sequences), C::kThreads,
                          shared_bytes, stream, arguments);
 }

@@ -121,8 +121,8 @@ cudaError_t LaunchPool(const PoolParams& params, cudaStream_t stream) {
   const auto kernel = params.kind == PoolKind::kMax ? PoolKernel<T, Maximum>
                                                     : PoolKernel<T, Sum>;
   const dim3 grid(params.sequences, (params.hidden + kColumns - 1) / kColumns);
-  return LaunchDependent(kernel, params.sequences, grid, kPoolThreads,
-                         kPoolShared, stream, params);
+  return LaunchDependent(kernel, grid, kPoolThreads, kPoolShared, stream,
+                         params);
 }
 
 // ---- Head: a warp owns one column of y for a tile of rows ----
@@ -245,8 +245,8 @@ cudaError_t Head(const HeadParams& params, cudaStream_t stream) {
   if (params.rows == 0) return cudaSuccess;
   const dim3 grid((params.out + kHeadWarps - 1) / kHeadWarps,
                   (params.rows + kHeadRows - 1) / kHeadRows);
-  return LaunchDependent(HeadKernel, params.rows, grid, kHeadWarps * kLanes, 0,
-                         stream, params);
+  return LaunchDependent(HeadKernel, grid, kHeadWarps * kLanes, 0, stream,
+                         params);
 }
 
 cudaError_t FinishRows(const FinishParams& params, cudaStream_t stream) {
@@ -255,8 +255,8 @@ cudaError_t FinishRows(const FinishParams& params, cudaStream_t stream) {
     return cudaErrorInvalidValue;
   }
   if (params.rows == 0) return cudaSuccess;
-  return LaunchDependent(FinishKernel, params.rows, dim3(params.rows),
-                         kFinishThreads, kFinishShared, stream, params);
+  return LaunchDependent(FinishKernel, dim3(params.rows), kFinishThreads,
+                         kFinishShared, stream, params);
 }
 
 }  // namespace svdserve::cuda

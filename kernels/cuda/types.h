@@ -25,10 +25,9 @@ struct DeviceLimits {
   int shared_bytes = 0;  // most dynamic shared memory of one block
 };
 
-// Batches of up to so many tokens are worth an early launch (launch.cuh).
-// Blocks that start early crowd the multiprocessors that are free then, while
-// others idle later: 1024 rows of BERT-base took 1.12 ms for 0.92.
-inline constexpr int kMostDependentRows = 256;
+// Batches of up to so many tokens take tiles and launches (launch.cuh) of few
+// rows.
+inline constexpr int kFewRows = 256;
 
 }  // namespace svdserve::cuda
 

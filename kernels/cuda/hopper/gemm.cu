@@ -462,7 +462,7 @@ cudaError_t GemmWithTile(int tile, const GemmParams& params,
   return LaunchDependent(params.type == Type::kBF16
                              ? Find<__nv_bfloat16>(tile, kAllTiles)
                              : Find<__half>(tile, kAllTiles),
-                         0, dim3(blocks), kThreads, kTiles[tile].SharedBytes(),
+                         dim3(blocks), kThreads, kTiles[tile].SharedBytes(),
                          stream, kernel_params);
 }
 

@@ -520,7 +520,7 @@ cudaError_t LaunchAs(const GemmNormParams& p, const DeviceLimits& limits,
       std::min(DivideUp(p.rows, kRows), ClustersAtOnce<C>(limits.shared_bytes));
   // Of any number of rows: a block has a multiprocessor to itself, so that
   // those that start early crowd none.
-  return LaunchDependent(GemmNormKernel<C>, 0, dim3(clusters * C::kBlocks),
+  return LaunchDependent(GemmNormKernel<C>, dim3(clusters * C::kBlocks),
                          kThreads, C::SharedBytes(p.in, params.stages), stream,
                          params);
 }

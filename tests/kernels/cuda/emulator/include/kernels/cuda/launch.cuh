@@ -19,9 +19,9 @@ cudaError_t Launch(void (*kernel)(Params), dim3 grid, int threads,
 }
 
 template <typename Params>
-cudaError_t LaunchDependent(void (*kernel)(Params), int64_t /*rows*/, dim3 grid,
-                            int threads, int shared_bytes,
-                            cudaStream_t /*stream*/, const Params& params) {
+cudaError_t LaunchDependent(void (*kernel)(Params), dim3 grid, int threads,
+                            int shared_bytes, cudaStream_t /*stream*/,
+                            const Params& params) {
   return emulator::Run(
       __PRETTY_FUNCTION__, grid, threads, shared_bytes,
       [kernel, &params] { kernel(params); }, true);
@@ -29,6 +29,7 @@ cudaError_t LaunchDependent(void (*kernel)(Params), int64_t /*rows*/, dim3 grid,
 
 inline void WaitForPriorKernels() { emulator::WaitForPriorKernels(); }
 inline void LetNextKernelStart() { emulator::LetNextKernelStart(); }
+inline void LetNextKernelStartIfFew(int64_t /*rows*/) { LetNextKernelStart(); }
 inline unsigned char* SharedMemory() { return emulator::SharedMemory(); }
 
 }  // namespace svdserve::cuda
