@@ -160,23 +160,42 @@ def encoder_gpu(result):
     return lines + table(["model", "ranks", "plan"] + heads, body)
 
 
+def peer_results(part):
+    path = RESULTS / "peers_gpu.json"
+    return measured(json.loads(path.read_text())[part]) if path.exists() else []
+
+
+BARRED = ["32x128", "32x512", "64x512", "8x2048"]  # shapes whose bytes are held to a bar
+
+
 def memory_gpu(result):
-    peers_path = RESULTS / "peers_gpu.json"
-    if not peers_path.exists():
+    """Plans that keep the bar, where there is one, beside the fastest that PyTorch does with the same model."""
+    stack = peer_results("stack")
+    if not stack:
         return []
-    peers_rows = measured(json.loads(peers_path.read_text())["stack"])
-    torch = {(r["model"], r["shape"]): r["peak_bytes"] for r in peers_rows
+    peaks = {(r["model"], r["shape"]): r["peak_bytes"] for r in stack
              if r["weights"] == "dense" and r["mode"] == "eager"}
-    lines = ["", "**Activation bytes on a GPU**: our plan's peak, everything included, against PyTorch dense, eager "
-             "with SDPA.", ""]
+    fastest = {}
+    for row in stack:
+        key = (row["model"], row["weights"], row["shape"])
+        fastest[key] = min(row["median_ms"], fastest.get(key, row["median_ms"]))
+    lines = ["", "**Time and activation bytes on a GPU**: the planner's plan, everything included, of 32×128 and from 16,384 "
+             "tokens on within the bar, against the "
+             "fastest PyTorch (eager, compiled or a graph of either; encoder stack alone), dense and of the same "
+             "factors, and against the bytes of PyTorch dense, eager with SDPA.", ""]
     body = []
-    for row in sorted(measured(result["results"]), key=lambda r: (r["model"], r["shape"])):
-        peak = torch.get((row["model"], row["shape"]))
-        if peak and row["ranks"] == "r50" and row["plan"] == "bar":
-            body.append([row["model"], row["ranks"], row["shape"].replace("x", "×"), row["plan"],
-                         f"{row['median_ms']:.3f}", f"{row['peak_bytes'] / 2**20:.1f} MiB", f"{peak / 2**20:.1f} MiB",
-                         f"{100 * row['peak_bytes'] / peak:.1f} %"])
-    return lines + table(["model", "ranks", "shape", "plan", "ms", "ours", "PyTorch", "share"], body)
+    for row in sorted(measured(result["results"]), key=lambda r: (r["model"], r["ranks"] != "r50", r["shape"])):
+        model, ranks, shape, ours = row["model"], row["ranks"], row["shape"], row["median_ms"]
+        peak = peaks.get((model, shape))
+        if not peak or ranks == "dense" or row["plan"] != ("bar" if shape in BARRED else "planned"):
+            continue
+        times = [fastest.get((model, weights, shape)) for weights in ("dense", ranks)]
+        body.append([model, ranks, shape.replace("x", "×"), f"{ours:.3f}"] +
+                    [f"{time:.3f} ({time / ours:.2f}×)" if time else "-" for time in times] +
+                    [f"{row['peak_bytes'] / 2**20:.1f} MiB", f"{peak / 2**20:.1f} MiB",
+                     f"{100 * row['peak_bytes'] / peak:.1f} %"])
+    return lines + table(["model", "ranks", "shape", "ours, ms", "PyTorch dense", "PyTorch factored", "ours",
+                          "PyTorch", "share"], body)
 
 
 def peers_gpu(result):
@@ -193,11 +212,8 @@ def kernels_gpu(result):
     body = [[row["op"], f"{row['median_ms']:.4f}", f"{row['tflops']:.0f}", f"{row['gb_per_s']:,.0f}"]
             for row in rows if (row["model"], row.get("ranks"), row["shape"]) == ("bert-base", "r50", "32x512")]
     lines += table(["kernel", "ms", "TFLOP/s", "GB/s"], body)
-    torch = {}
-    peers_path = RESULTS / "peers_gpu.json"
-    if peers_path.exists():
-        for row in measured(json.loads(peers_path.read_text())["attention"]):
-            torch[row["backend"], row["shape"], row["head_dim"], row["causal"]] = f"{row['tflops']:.0f}"
+    torch = {(row["backend"], row["shape"], row["head_dim"], row["causal"]): f"{row['tflops']:.0f}"
+             for row in peer_results("attention")}
     body = []
     for row in rows:
         if row["model"] is None and row["op"] == "attention":
@@ -205,7 +221,29 @@ def kernels_gpu(result):
             body.append([row["shape"].replace("x", "×"), str(row["head_dim"]), "yes" if row["causal"] else "no",
                          f"{row['tflops']:.0f}"] + [torch.get((backend, *key), "-") for backend in ("flash", "cudnn")])
     lines += ["", "**Attention**, TFLOP/s, width 768, beside PyTorch's backends.", ""]
-    return lines + table(["shape", "head dim", "causal", "ours", "FlashAttention-2", "cuDNN"], body)
+    lines += table(["shape", "head dim", "causal", "ours", "FlashAttention-2", "cuDNN"], body)
+    return lines + strictness(rows)
+
+
+def strictness(rows):
+    """Products whose sums are never split beside cuBLAS, which chooses by the number of rows."""
+    ours = {}
+    for row in rows:
+        if row["model"] and "rows" in row:
+            ours.setdefault((row["model"], row["op"], row["rows"]), row["median_ms"])
+    cells = {}
+    for row in peer_results("gemm"):
+        key = (row.get("model"), row["op"], row.get("rows"))
+        if row.get("rows") and key in ours and row["model"] == "bert-base":
+            cells.setdefault((row["op"], row["in"], row["out"]), {})[row["rows"]] = (ours[key], row["median_ms"])
+    counts = sorted({count for line in cells.values() for count in line})
+    body = [[name, f"{width:,} → {out:,}"] +
+            ["{:.1f} / {:.1f} ({:+.0f} %)".format(*(1e3 * ms for ms in line[count]),
+                                                  100 * (line[count][0] / line[count][1] - 1))
+             if count in line else "-" for count in counts] for (name, width, out), line in cells.items()]
+    return ["", "**What strictness costs**: products that give a row the same bits whatever the batch, beside cuBLAS "
+            "through PyTorch (which may choose and split by the number of rows), µs.", ""] + table(
+                ["product", "in → out"] + [f"{count:,} rows" for count in counts], body)
 
 
 def serving_gpu(result):
