@@ -18,6 +18,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 
@@ -94,6 +95,19 @@ cudaError_t LaunchDependent(void (*kernel)(Params), dim3 grid, int threads,
   return LaunchFunction(reinterpret_cast<const void*>(kernel), grid, threads,
                         shared_bytes, stream, const_cast<Params*>(&params),
                         true, cluster);
+}
+
+// Of so many blocks that each take `bytes` of shared memory: what they ask for
+// so that none starts early beside others while multiprocessors are left.
+inline int SpreadBytes(int bytes, int64_t blocks, const DeviceLimits& limits) {
+  constexpr int kReserved = 1 << 10;  // of each block, by the device
+  const int64_t multiprocessors = std::max(1, limits.multiprocessors);
+  const int64_t most = (blocks + multiprocessors - 1) / multiprocessors;
+  // One more than `most` does not fit.
+  const int64_t spread =
+      (limits.shared_bytes + kReserved) / (most + 1) + 16 - kReserved;
+  return std::max<int64_t>(
+      bytes, std::min<int64_t>(spread / 16 * 16, limits.shared_bytes));
 }
 
 #ifdef __CUDACC__

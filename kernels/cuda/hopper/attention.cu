@@ -291,6 +291,7 @@ __global__ void __launch_bounds__(C::kThreads, C::kBlocksPerMultiprocessor)
   __syncthreads();
   if (WarpgroupOf() == C::kWarpgroups) {
     ReturnRegisters<C::kProducerRegisters>();
+    WaitForPriorKernels();
     const int warp = Uniform(threadIdx.x / 32 % 4);
     if (warp < C::kStages) {
       ProduceStage<C>(arguments.params, memory, arguments.items, warp);
@@ -299,6 +300,8 @@ __global__ void __launch_bounds__(C::kThreads, C::kBlocksPerMultiprocessor)
     }
   } else {
     TakeRegisters<C::kConsumerRegisters>();
+    WaitForPriorKernels();
+    LetNextKernelStart();
     Consume<C>(arguments.params, memory, arguments.items);
   }
 }
@@ -306,16 +309,18 @@ __global__ void __launch_bounds__(C::kThreads, C::kBlocksPerMultiprocessor)
 // ---- Host ----
 
 using Launcher = cudaError_t (*)(const AttentionParams&, int most_blocks,
-                                 cudaStream_t);
+                                 const DeviceLimits&, cudaStream_t);
 
 template <class C>
 cudaError_t LaunchConfig(const AttentionParams& params, int most_blocks,
-                         cudaStream_t stream) {
+                         const DeviceLimits& limits, cudaStream_t stream) {
   const int64_t counted = CountItems(params, C::kTileRows);
   if (counted > std::numeric_limits<int>::max()) return cudaErrorNotSupported;
   const int items = static_cast<int>(counted);
-  return Launch(AttentionKernel<C>, dim3(std::min(items, most_blocks)),
-                C::kThreads, C::kSharedBytes, stream, Arguments{params, items});
+  const int blocks = std::min(items, most_blocks);
+  return LaunchDependent(AttentionKernel<C>, dim3(blocks), C::kThreads,
+                         SpreadBytes(C::kSharedBytes, blocks, limits), stream,
+                         Arguments{params, items});
 }
 
 struct Instance {
@@ -385,7 +390,7 @@ cudaError_t Attention(const AttentionParams& params, const DeviceLimits& limits,
     if (shape.dim != params.qk_dim || shape.dim != params.v_dim) continue;
     const Instance& instance = ChooseInstance(shape, params, limits);
     return instance.launch[params.type == Type::kBF16 ? 0 : 1](
-        params, MostBlocks(instance, params, limits), stream);
+        params, MostBlocks(instance, params, limits), limits, stream);
   }
   return cudaErrorNotSupported;
 }

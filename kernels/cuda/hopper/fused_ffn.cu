@@ -139,9 +139,10 @@ cudaError_t FusedFfn(const FusedFfnParams& params, const DeviceLimits& limits,
                       {m.box_rows, kPanel}, m.map);
     if (error != cudaSuccess) return error;
   }
-  return Launch(kernel->run, dim3((params.rows + kRows - 1) / kRows),
-                fused_ffn::kThreads, LayoutOf(*kernel, params, limits).end,
-                stream, arguments);
+  // Of any number of rows: a block has a multiprocessor to itself.
+  return LaunchDependent(
+      kernel->run, dim3((params.rows + kRows - 1) / kRows), fused_ffn::kThreads,
+      LayoutOf(*kernel, params, limits).end, stream, arguments);
 }
 
 }  // namespace svdserve::cuda::hopper

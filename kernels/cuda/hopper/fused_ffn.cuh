@@ -21,6 +21,7 @@
 #include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/hopper/instructions.cuh"
 #include "kernels/cuda/hopper/wgmma.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/types.h"
 
 namespace svdserve::cuda::hopper::fused_ffn {
@@ -160,9 +161,13 @@ class Block {
       if (threadIdx.x / kWarp == kConsumers * kWarpgroup / kWarp &&
           ElectOne()) {
         Produce();
+      } else {
+        WaitForPriorKernels();
       }
     } else {
       TakeRegisters<kConsumerRegisters>();
+      WaitForPriorKernels();
+      LetNextKernelStart();
       Consume();
     }
   }
@@ -195,15 +200,20 @@ class Block {
 
   // ---- The thread that copies ----
 
+  // Two tiles of weights, which the ring has place for in any case, do not wait
+  // for prior kernels.
   __device__ void Produce() {
+    LoadIn(0);
+    if (steps_ > 1) LoadIn(1);
+    WaitForPriorKernels();
     ArriveExpect(RowsFull(), layout_.panels * kRows * kPanelBytes);
     for (int panel = 0; panel < layout_.panels; ++panel) {
       TensorCopy(shared_ + panel * kRows * kPanelBytes, &args_.p,
                  panel * kPanel, blockIdx.x * kRows, RowsFull());
     }
-    LoadIn(0);
+    LoadOut(0);
 #pragma unroll 1
-    for (int step = 0; step < steps_; ++step) {
+    for (int step = 1; step < steps_; ++step) {
       if (step + 1 < steps_) LoadIn(step + 1);
       LoadOut(step);
     }

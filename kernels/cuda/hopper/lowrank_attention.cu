@@ -263,6 +263,8 @@ __global__ void __launch_bounds__(C::kThreads, C::kBlocksPerMultiprocessor)
 
   copy_factor(kKey);  // does not ask where the sequence is
   place = FindPlace<C>(params);
+  WaitForPriorKernels();
+  LetNextKernelStart();
   if (place.length <= 0) {
     CopyWait<0>();
     return;
@@ -316,14 +318,17 @@ __global__ void __launch_bounds__(C::kThreads, C::kBlocksPerMultiprocessor)
 // ---- Host ----
 
 using Launcher = cudaError_t (*)(const Arguments&, int shared_bytes,
-                                 cudaStream_t);
+                                 const DeviceLimits&, cudaStream_t);
 
 template <class C>
 cudaError_t LaunchConfig(const Arguments& arguments, int shared_bytes,
-                         cudaStream_t stream) {
+                         const DeviceLimits& limits, cudaStream_t stream) {
   const LowRankAttentionParams& params = arguments.params;
-  return Launch(LowRankAttentionKernel<C>, dim3(params.heads, params.sequences),
-                C::kThreads, shared_bytes, stream, arguments);
+  const int64_t blocks = int64_t{1} * params.heads * params.sequences;
+  return LaunchDependent(LowRankAttentionKernel<C>,
+                         dim3(params.heads, params.sequences), C::kThreads,
+                         SpreadBytes(shared_bytes, blocks, limits), stream,
+                         arguments);
 }
 
 struct Instance {
@@ -420,7 +425,7 @@ cudaError_t LowRankAttention(const LowRankAttentionParams& params,
     const int bytes = SharedBytes(instance, params, limits);
     if (bytes > 0) {
       return instance.launch[params.type == Type::kBF16 ? 0 : 1](
-          {params, MakeLayout(instance, params)}, bytes, stream);
+          {params, MakeLayout(instance, params)}, bytes, limits, stream);
     }
   }
   return cudaErrorNotSupported;
