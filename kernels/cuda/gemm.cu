@@ -520,6 +520,12 @@ cudaError_t GemmGroup(const GemmParams* parts, int count,
                       const DeviceLimits& limits, cudaStream_t stream) {
   if (!MakeSense(parts, count)) return cudaErrorInvalidValue;
   if (parts[0].rows == 0) return cudaSuccess;
+  if constexpr (kHopperLinked) {
+    if (TakesHopperKernels(limits) &&
+        hopper::GemmGroupTakes(parts, count, limits)) {
+      return hopper::GemmGroup(parts, count, limits, stream);
+    }
+  }
   const int tile = FastestTile(parts[0], count, limits);
   if (tile < 0) return cudaErrorNotSupported;
   if (!kTiles[tile].few) {  // many rows: launches cost little

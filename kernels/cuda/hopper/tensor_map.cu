@@ -21,6 +21,8 @@ CUtensorMapSwizzle SwizzleOf(Swizzle swizzle) {
   switch (swizzle) {
     case Swizzle::kNone:
       return CU_TENSOR_MAP_SWIZZLE_NONE;
+    case Swizzle::k32Bytes:
+      return CU_TENSOR_MAP_SWIZZLE_32B;
     case Swizzle::k64Bytes:
       return CU_TENSOR_MAP_SWIZZLE_64B;
     case Swizzle::k128Bytes:

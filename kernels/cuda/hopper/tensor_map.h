@@ -12,9 +12,10 @@
 namespace svdserve::cuda::hopper {
 
 // How 16-byte chunks of a box's rows are permuted in shared memory: a box is so
-// many bytes wide, chunk c of row r goes to c ^ (r % 8), or c ^ (r / 2 % 4)
-// with 64 bytes. Boxes start at multiples of 1024 bytes.
-enum class Swizzle { kNone, k64Bytes, k128Bytes };
+// many bytes wide, chunk c of row r goes to c ^ (r % 8), with 64 bytes to
+// c ^ (r / 2 % 4), with 32 to c ^ (r / 4 % 2). Boxes start at multiples of 1024
+// bytes.
+enum class Swizzle { kNone, k32Bytes, k64Bytes, k128Bytes };
 
 // [rows, columns] of 2-byte elements, `stride` elements from row to row.
 struct MatrixView {
@@ -25,7 +26,7 @@ struct MatrixView {
   int64_t stride = 0;          // a multiple of 8
 };
 
-// What one copy moves: at most 256 rows; with a swizzle 32 or 64 columns.
+// What one copy moves: at most 256 rows; with a swizzle its columns.
 struct Box {
   int rows = 0;
   int columns = 0;

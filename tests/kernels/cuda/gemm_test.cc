@@ -249,6 +249,27 @@ TEST_P(GemmTest, ModelShapesMatchTheReferenceByAllTiles) {
   }
 }
 
+// x, W and y of products that go in one launch.
+struct Part {
+  Part(Type type, int rows, int in, int out, Random* random)
+      : x(Encode(type, random->Normal(size_t{1} * rows * in))),
+        w(Encode(type, random->Normal(size_t{1} * out * in))),
+        y(size_t{1} * rows * out) {
+    params.type = type;
+    params.rows = rows;
+    params.in = in;
+    params.out = out;
+    params.x = x.data();
+    params.x_stride = in;
+    params.w = w.data();
+    params.y = y.data();
+    params.y_stride = out;
+  }
+
+  DeviceBuffer<uint16_t> x, w, y;
+  GemmParams params;
+};
+
 // On a Hopper GPU the tests above ran its kernels wherever rows are many and no
 // tile is asked for.
 class GemmFamiliesTest : public GemmTest {
@@ -278,6 +299,35 @@ class GemmFamiliesTest : public GemmTest {
       }
     }
   }
+
+  void ExpectSameBitsOfGroup(int rows, const std::vector<int>& ins, int out) {
+    if constexpr (kHopperLinked) {
+      std::vector<std::unique_ptr<Part>> parts;
+      std::vector<GemmParams> params;
+      std::vector<std::vector<uint16_t>> bits;
+      for (int in : ins) {
+        parts.push_back(
+            std::make_unique<Part>(GetParam(), rows, in, out, &random_));
+        params.push_back(parts.back()->params);
+        EXPECT_TRUE(Ran(GemmWithTile(3, params.back(), TestLimits(), nullptr)));
+        bits.push_back(parts.back()->y.ToHost());
+      }
+      const int count = static_cast<int>(params.size());
+      for (int tile = 0; tile < hopper::kGemmTiles; ++tile) {
+        std::vector<DeviceBuffer<uint16_t>> results;
+        for (GemmParams& one : params) {
+          results.emplace_back(size_t{1} * rows * out);
+          one.y = results.back().data();
+        }
+        EXPECT_TRUE(Ran(hopper::GemmGroupWithTile(tile, params.data(), count,
+                                                  TestLimits(), nullptr)));
+        for (int i = 0; i < count; ++i) {
+          EXPECT_EQ(results[i].ToHost(), bits[i])
+              << rows << " rows, part " << i << " by tile " << tile;
+        }
+      }
+    }
+  }
 };
 
 TEST_P(GemmFamiliesTest, SameBitsWhereRowsEndInsideTiles) {
@@ -292,6 +342,18 @@ TEST_P(GemmFamiliesTest, SameBitsAtRandomShapes) {
                     8 * random_.Integer(1, 100)},
                    kActivations[i % 5], random_.Integer(0, 3) > 0);
   }
+}
+
+// Tiles of parts whose sums are of different lengths follow one another on a
+// multiprocessor.
+TEST_P(GemmFamiliesTest, SameBitsOfGroups) {
+  ExpectSameBitsOfGroup(70, {40, 136, 264}, 200);
+  ExpectSameBitsOfGroup(260, {64, 8}, 72);
+}
+
+TEST_P(GemmFamiliesTest, SameBitsOfGroupsLarge) {
+  ExpectSameBitsOfGroup(1000, {192, 192, 192}, 768);
+  ExpectSameBitsOfGroup(4100, {192, 768, 64}, 768);
 }
 
 // Multiprocessors have several tiles each, which is where stages are waited for
@@ -332,27 +394,6 @@ INSTANTIATE_TEST_SUITE_P(Types, GemmFamiliesTest,
 INSTANTIATE_TEST_SUITE_P(Types, GemmTest,
                          testing::Values(Type::kBF16, Type::kF16),
                          testing::PrintToStringParamName());
-
-// x, W and y of products that go in one launch.
-struct Part {
-  Part(Type type, int rows, int in, int out, Random* random)
-      : x(Encode(type, random->Normal(size_t{1} * rows * in))),
-        w(Encode(type, random->Normal(size_t{1} * out * in))),
-        y(size_t{1} * rows * out) {
-    params.type = type;
-    params.rows = rows;
-    params.in = in;
-    params.out = out;
-    params.x = x.data();
-    params.x_stride = in;
-    params.w = w.data();
-    params.y = y.data();
-    params.y_stride = out;
-  }
-
-  DeviceBuffer<uint16_t> x, w, y;
-  GemmParams params;
-};
 
 TEST_P(GemmTest, AGroupGivesTheBitsOfItsParts) {
   for (int rows : {20, kLarge ? 5000 : 20}) {
