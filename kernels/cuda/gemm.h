@@ -32,9 +32,9 @@ struct GemmParams {
 cudaError_t Gemm(const GemmParams& params, const DeviceLimits& limits,
                  cudaStream_t stream);
 
-// Up to three products as if by Gemm(), by one launch, of many rows only where a
-// Hopper kernel takes them. `rows`, `out` and `type` are the same in all; none
-// is gated or asks for sums.
+// Up to three products as if by Gemm(), by one launch, of many rows only where
+// a Hopper kernel takes them. `rows`, `out` and `type` are the same in all;
+// none is gated or asks for sums.
 inline constexpr int kGemmGroup = 3;
 cudaError_t GemmGroup(const GemmParams* parts, int count,
                       const DeviceLimits& limits, cudaStream_t stream);

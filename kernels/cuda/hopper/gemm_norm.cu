@@ -5,6 +5,11 @@
 // One warp copies: weights once, then y and x through a ring of stages. Two
 // warpgroups take turns at 64 rows each: one multiplies while the other
 // normalises what it has.
+//
+// Weights that do not fit come through the ring beside y, anew for each turn,
+// which is 128 rows then, 64 for each warpgroup. And where there are so few
+// rows that each cluster has one turn, the warpgroups share its columns
+// instead.
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -29,7 +34,6 @@ constexpr int kWarpRows = 16;
 constexpr int kDepth = 64;  // of k, of a stage
 constexpr int kPanel = 64;  // columns of x, of a stage
 constexpr int kRowBytes = 64 * kElementBytes;
-constexpr int kStageBytes = kRows * kRowBytes;
 constexpr int kMinStages = 4;
 constexpr int kMaxStages = 16;
 constexpr int kMaxSteps = 8;  // of k
@@ -37,10 +41,18 @@ constexpr int kSlices = 8;  // of a row's sums, as the portable kernel has them
 constexpr int kWarpSumBytes = kWarpRows * kSlices * sizeof(float);
 constexpr int kResultBytes = kWarpRows * kRowBytes;  // a warp's, of a panel
 
+// What the warpgroups do at a time.
+enum class Share {
+  kTurns,    // one multiplies, one finishes: 64 rows each
+  kRows,     // both the same: 64 rows each
+  kColumns,  // both the same: half of the columns each, of 64 rows
+};
+
 constexpr int DivideUp(int a, int b) { return (a + b - 1) / b; }
 
 // What a kernel is compiled for.
-template <typename T, int kHiddenWidth, int kClusterBlocks>
+template <typename T, int kHiddenWidth, int kClusterBlocks, bool kStreamed,
+          Share kShared>
 struct Config {
   using Element = T;
   static constexpr int kHidden = kHiddenWidth;
@@ -49,29 +61,44 @@ struct Config {
   static_assert(kColumns % kPanel == 0 && kSlices % kBlocks == 0);
 
   static constexpr int kWeightBytes = kColumns * kRowBytes;  // of kDepth of k
+  static constexpr bool kStreams = kStreamed;                // weights
+  static constexpr bool kInTurns = kShared == Share::kTurns;
+  static constexpr int kTurnRows =
+      kShared == Share::kRows ? kConsumers * kRows : kRows;
+  // Warpgroups that have columns of the same rows, and how many each has.
+  static constexpr int kParts = kShared == Share::kColumns ? kConsumers : 1;
+  static constexpr int kPartColumns = kColumns / kParts;
+  // Columns of a tensor store.
+  static constexpr int kResultPanel = kPartColumns % 64 == 0 ? 64 : 32;
+  static constexpr int kPartSlices = kSlices / kBlocks / kParts;
+  static_assert(kPartColumns % kResultPanel == 0 && kPartSlices > 0);
+  // A stage has of y kDepth columns, and weights, or a panel of x.
+  static constexpr int kRowsBytes = kTurnRows * kRowBytes;
+  static constexpr int kStageBytes = kRowsBytes + (kStreams ? kWeightBytes : 0);
+  static constexpr int kReaders = kInTurns ? 4 : kWarps;  // of a stage
   static constexpr int kSumBytes = kWarps * 2 * kWarpSumBytes;
   static constexpr int kVectorBytes = 3 * kColumns * sizeof(float);
   // Stages full and empty, weights, sums.
   static constexpr int kBarriers = 2 * kMaxStages + kMaxSteps + 2 * kWarps;
 
   static constexpr int SharedBytes(int in, int stages) {
-    return DivideUp(in, kDepth) * kWeightBytes + stages * kStageBytes +
-           2 * kWarps * kResultBytes + kSumBytes + kVectorBytes +
-           kBarriers * int{sizeof(uint64_t)};
+    return (kStreams ? 0 : DivideUp(in, kDepth) * kWeightBytes) +
+           stages * kStageBytes + 2 * kWarps * kResultBytes + kSumBytes +
+           kVectorBytes + kBarriers * int{sizeof(uint64_t)};
   }
   // That fit; fewer than kMinStages: `in` is too large.
   static constexpr int Stages(int in, int shared_bytes) {
-    if (DivideUp(in, kDepth) > kMaxSteps) return 0;
+    if (!kStreams && DivideUp(in, kDepth) > kMaxSteps) return 0;
     const int left = shared_bytes - SharedBytes(in, 0);
     return std::min(left / kStageBytes, kMaxStages);
   }
 };
 
 struct KernelParams {
-  CUtensorMap y;       // boxes of kRows x kDepth
+  CUtensorMap y;       // boxes of a turn's rows x kDepth
   CUtensorMap w;       // of the block's columns x kDepth
-  CUtensorMap x;       // of kRows x kPanel
-  CUtensorMap result;  // the same, of kWarpRows
+  CUtensorMap x;       // of a turn's rows x kPanel
+  CUtensorMap result;  // of kWarpRows x kResultPanel
   const float* bias;
   const float* gamma;
   const float* beta;
@@ -81,23 +108,24 @@ struct KernelParams {
 };
 
 // A thread's part of a block's work. Consumers have of their warpgroup's rows
-// two, Row(0) and Row(1), in each two columns of every eight of the block's.
+// two, Row(0) and Row(1), in each two columns of every eight of its part.
 template <typename C>
 class GemmNormBlock {
   using T = typename C::Element;
-  static constexpr int kTiles = C::kColumns / 8;
-  static constexpr int kBlockSlices = kSlices / C::kBlocks;
-  static constexpr int kSliceTiles = kTiles / kBlockSlices;
+  static constexpr int kTiles = C::kPartColumns / 8;
+  static constexpr int kPartSlices = C::kPartSlices;
+  static constexpr int kSliceTiles = kTiles / kPartSlices;
   static constexpr int kPanels = C::kColumns / kPanel;
 
  public:
   __device__ explicit GemmNormBlock(const KernelParams& params)
       : params_(params),
         steps_((params.in + kDepth - 1) / kDepth),
-        row_tiles_((params.rows + kRows - 1) / kRows),
+        row_tiles_((params.rows + C::kTurnRows - 1) / C::kTurnRows),
+        part_(C::kParts > 1 ? Warpgroup() : 0),
         weights_(SwizzledSharedMemory()),
-        stages_(weights_ + steps_ * C::kWeightBytes),
-        results_(stages_ + params.stages * kStageBytes),
+        stages_(weights_ + (C::kStreams ? 0 : steps_ * C::kWeightBytes)),
+        results_(stages_ + params.stages * C::kStageBytes),
         sums_(reinterpret_cast<float*>(results_ + 2 * kWarps * kResultBytes)),
         vectors_(sums_ + C::kSumBytes / sizeof(float)) {
     full_ = reinterpret_cast<uint64_t*>(vectors_ + 3 * C::kColumns);
@@ -134,9 +162,11 @@ class GemmNormBlock {
     PrefetchTensorMap(&params_.result);
     for (int i = 0; i < params_.stages; ++i) {
       BarrierInit(&full_[i], 1);
-      BarrierInit(&empty_[i], 4);  // warps
+      BarrierInit(&empty_[i], C::kReaders);
     }
-    for (int i = 0; i < steps_; ++i) BarrierInit(&weights_full_[i], 1);
+    for (int i = 0; i < steps_ && !C::kStreams; ++i) {
+      BarrierInit(&weights_full_[i], 1);
+    }
     for (int i = 0; i < 2 * kWarps; ++i) BarrierInit(&sums_full_[i], 1);
     BarrierInitFence();
   }
@@ -176,37 +206,61 @@ class GemmNormBlock {
     }
   };
   __device__ unsigned char* Stage(int stage) const {
-    return stages_ + stage * kStageBytes;
+    return stages_ + stage * C::kStageBytes;
   }
+  // The warpgroup's rows of it.
+  __device__ unsigned char* Rows(int stage) const {
+    constexpr bool kApart = C::kTurnRows > kRows;
+    return Stage(stage) + (kApart ? Warpgroup() * kRows * kRowBytes : 0);
+  }
+  // The warpgroup's first column of the block's.
+  __device__ int PartColumn() const { return part_ * C::kPartColumns; }
 
   // Weights, which do not wait for prior kernels; then of each turn y, by
   // steps, and x, by panels.
   __device__ void Copy() {
+    int ahead = C::kStreams ? min(steps_, params_.stages) : 0;
+    if constexpr (C::kStreams) {
+      for (int i = 0; i < ahead; ++i) CopyWeights(i, i);
+    } else {
 #pragma unroll 1
-    for (int step = 0; step < steps_; ++step) {
-      ArriveExpect(&weights_full_[step], C::kWeightBytes);
-      TensorCopy(weights_ + step * C::kWeightBytes, &params_.w, step * kDepth,
-                 FirstColumn(), &weights_full_[step]);
+      for (int step = 0; step < steps_; ++step) {
+        ArriveExpect(&weights_full_[step], C::kWeightBytes);
+        TensorCopy(weights_ + step * C::kWeightBytes, &params_.w, step * kDepth,
+                   FirstColumn(), &weights_full_[step]);
+      }
     }
     WaitForPriorKernels();
     Place place;
 #pragma unroll 1
     for (int turn = 0; RowTile(turn) < row_tiles_; ++turn) {
-      const int row = RowTile(turn) * kRows;
+      const int row = RowTile(turn) * C::kTurnRows;
 #pragma unroll 1
       for (int step = 0; step < steps_; ++step) {
-        CopyStage(place, params_.y, step * kDepth, row);
+        BarrierWait(&empty_[place.stage], place.parity ^ 1);
+        if constexpr (C::kStreams) {
+          if (--ahead < 0) CopyWeights(place.stage, step);
+        } else {
+          ArriveExpect(&full_[place.stage], C::kRowsBytes);
+        }
+        CopyRows(place, params_.y, step * kDepth, row);
       }
 #pragma unroll 1
       for (int panel = 0; panel < kPanels; ++panel) {
-        CopyStage(place, params_.x, FirstColumn() + panel * kPanel, row);
+        BarrierWait(&empty_[place.stage], place.parity ^ 1);
+        ArriveExpect(&full_[place.stage], C::kRowsBytes);
+        CopyRows(place, params_.x, FirstColumn() + panel * kPanel, row);
       }
     }
   }
-  __device__ void CopyStage(Place& place, const CUtensorMap& map, int column,
-                            int row) const {
-    BarrierWait(&empty_[place.stage], place.parity ^ 1);
-    ArriveExpect(&full_[place.stage], kStageBytes);
+  // To a stage, behind its rows.
+  __device__ void CopyWeights(int stage, int step) const {
+    ArriveExpect(&full_[stage], C::kStageBytes);
+    TensorCopy(Stage(stage) + C::kRowsBytes, &params_.w, step * kDepth,
+               FirstColumn(), &full_[stage]);
+  }
+  __device__ void CopyRows(Place& place, const CUtensorMap& map, int column,
+                           int row) const {
     TensorCopy(Stage(place.stage), &map, column, row, &full_[place.stage]);
     place.Advance(params_.stages);
   }
@@ -215,15 +269,19 @@ class GemmNormBlock {
 
   __device__ void Consume() {
     const int warpgroup = Warpgroup();
-    if (warpgroup == 1) HandOver();
+    if (C::kInTurns && warpgroup == 1) HandOver();
+    const int first_row = Warp() % (C::kTurnRows / kWarpRows) * kWarpRows;
     uint32_t parity = 0;
 #pragma unroll 1
-    for (int turn = warpgroup; RowTile(turn) < row_tiles_; turn += kConsumers) {
-      NamedBarrierWait(kTurnBarrier + warpgroup, kConsumers * kWarpgroup);
+    for (int turn = C::kInTurns ? warpgroup : 0; RowTile(turn) < row_tiles_;
+         turn += C::kInTurns ? kConsumers : 1) {
+      if (C::kInTurns) {
+        NamedBarrierWait(kTurnBarrier + warpgroup, kConsumers * kWarpgroup);
+      }
       MultiplyAndReadRows(turn);
       AddResidual();
       Standardize(parity);
-      StoreScaled(RowTile(turn) * kRows + Warp() % 4 * kWarpRows);
+      StoreScaled(RowTile(turn) * C::kTurnRows + first_row);
       parity ^= 1;
     }
     if (Lane() == 0) BulkWaitRead<0>();
@@ -244,10 +302,13 @@ class GemmNormBlock {
     int read_stage = 0;
 #pragma unroll 1
     for (int step = 0; step < steps_; ++step) {
-      BarrierWait(&weights_full_[step], 0);
+      if constexpr (!C::kStreams) BarrierWait(&weights_full_[step], 0);
       BarrierWait(&full_[place.stage], place.parity);
-      const uint64_t y = Descriptor128(Stage(place.stage));
-      const uint64_t w = Descriptor128(weights_ + step * C::kWeightBytes);
+      const uint64_t y = Descriptor128(Rows(place.stage));
+      const uint64_t w =
+          Descriptor128((C::kStreams ? Stage(place.stage) + C::kRowsBytes
+                                     : weights_ + step * C::kWeightBytes) +
+                        PartColumn() * kRowBytes);
       WgmmaFence();
 #pragma unroll
       for (int k = 0; k < kDepth / 16; ++k) {
@@ -259,22 +320,48 @@ class GemmNormBlock {
       read_stage = place.stage;
       place.Advance(params_.stages);
     }
-#pragma unroll
-    for (int panel = 0; panel < kPanels; ++panel) {
-      BarrierWait(&full_[place.stage], place.parity);
-      const unsigned char* const rows =
-          Stage(place.stage) + Warp() % 4 * kWarpRows * kRowBytes;
-#pragma unroll
-      for (int n = panel * 8; n < panel * 8 + 8; n += 2) {
-        LoadMatrix4(x_[n / 2], rows + PieceOffset(n));
-      }
-      __syncwarp();
-      Release(place.stage);
-      place.Advance(params_.stages);
-    }
-    if (RowTile(turn + 1) < row_tiles_) HandOver();
+    ReadRows(place);
+    if (C::kInTurns && RowTile(turn + 1) < row_tiles_) HandOver();
     WgmmaWait<0>();
     Release(read_stage);
+  }
+  // x to registers, from the stages from `place` on.
+  __device__ void ReadRows(Place place) {
+    if constexpr (C::kParts == 1) {
+#pragma unroll
+      for (int panel = 0; panel < kPanels; ++panel) {
+        BarrierWait(&full_[place.stage], place.parity);
+        const unsigned char* const rows =
+            Rows(place.stage) + Warp() % 4 * kWarpRows * kRowBytes;
+#pragma unroll
+        for (int n = panel * 8; n < panel * 8 + 8; n += 2) {
+          LoadMatrix4(x_[n / 2], rows + PieceOffset(n));
+        }
+        __syncwarp();
+        Release(place.stage);
+        place.Advance(params_.stages);
+      }
+    } else {
+      const unsigned char* panels[kPanels];
+      int stages[kPanels];
+#pragma unroll
+      for (int panel = 0; panel < kPanels; ++panel) {
+        BarrierWait(&full_[place.stage], place.parity);
+        stages[panel] = place.stage;
+        panels[panel] = Stage(place.stage) + Warp() % 4 * kWarpRows * kRowBytes;
+        place.Advance(params_.stages);
+      }
+#pragma unroll
+      for (int n = 0; n < kTiles; n += 2) {
+        const bool lower = part_ == 0;
+        LoadMatrix4(x_[n / 2],
+                    (lower ? panels[n / 8] : panels[(n + kTiles) / 8]) +
+                        PieceOffset(lower ? n : n + kTiles));
+      }
+      __syncwarp();
+#pragma unroll
+      for (int panel = 0; panel < kPanels; ++panel) Release(stages[panel]);
+    }
   }
   // By each warp, when it has read what a copy may overwrite.
   __device__ void Release(int stage) const {
@@ -289,7 +376,8 @@ class GemmNormBlock {
   }
   __device__ float2 At(int vector, int n) const {
     return *reinterpret_cast<const float2*>(vectors_ + vector * C::kColumns +
-                                            n * 8 + Lane() % 4 * 2);
+                                            PartColumn() + n * 8 +
+                                            Lane() % 4 * 2);
   }
 
   // sum + bias + x
@@ -307,28 +395,30 @@ class GemmNormBlock {
     }
   }
 
-  // Of whole rows, from the thread's parts of this block's slices: four lanes,
-  // then all slices in order. `which`: of two buffers.
-  __device__ void AddUp(float (&slices)[2][kBlockSlices], int which,
+  // Of whole rows, from the thread's parts of its slices: four lanes, then all
+  // slices in order. `which`: of two buffers. Warps that have parts of the same
+  // rows share buffers; the first says what will come.
+  __device__ void AddUp(float (&slices)[2][kPartSlices], int which,
                         uint32_t parity, float (&total)[2]) const {
-    constexpr int kSent = 2 * kBlockSlices;  // of two rows
-    const int at = Warp() * 2 + which;
+    constexpr int kSent = 2 * kPartSlices;  // of two rows
+    constexpr int kSenders = C::kBlocks * C::kParts;
+    const int at = Warp() % (kWarps / C::kParts) * 2 + which;
     float* const buffer = sums_ + at * (kWarpSumBytes / sizeof(float)) +
-                          Lane() / 4 * kSent;  // [kBlocks, 8, kSent]
+                          Lane() / 4 * kSent;  // [kSenders, 8, kSent]
     uint64_t* const barrier = &sums_full_[at];
-    if (Lane() == 0) ArriveExpect(barrier, kWarpSumBytes);
+    if (Lane() == 0 && part_ == 0) ArriveExpect(barrier, kWarpSumBytes);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
 #pragma unroll
-      for (int s = 0; s < kBlockSlices; ++s) {
+      for (int s = 0; s < kPartSlices; ++s) {
         slices[i][s] += ShuffleXor(slices[i][s], 1);
         slices[i][s] += ShuffleXor(slices[i][s], 2);
       }
     }
     // Each lane of four to other blocks.
+    const int sender = RankInCluster() * C::kParts + part_;
     for (int rank = Lane() % 4; rank < C::kBlocks; rank += 4) {
-      const uint32_t to =
-          AddressInCluster(buffer + RankInCluster() * 8 * kSent, rank);
+      const uint32_t to = AddressInCluster(buffer + sender * 8 * kSent, rank);
       const uint32_t their_barrier = AddressInCluster(barrier, rank);
 #pragma unroll
       for (int i = 0; i < kSent; i += 2) {
@@ -340,15 +430,15 @@ class GemmNormBlock {
     BarrierWaitInCluster(barrier, parity);
     float all[2][kSlices];
 #pragma unroll
-    for (int block = 0; block < C::kBlocks; ++block) {
+    for (int from = 0; from < kSenders; ++from) {
 #pragma unroll
       for (int i = 0; i < kSent; i += 2) {
         const float2 pair =
-            *reinterpret_cast<const float2*>(buffer + block * 8 * kSent + i);
+            *reinterpret_cast<const float2*>(buffer + from * 8 * kSent + i);
         float* const to = &all[0][0];
-        const int first = block * kBlockSlices;
-        to[i / kBlockSlices * kSlices + first + i % kBlockSlices] = pair.x;
-        to[(i + 1) / kBlockSlices * kSlices + first + (i + 1) % kBlockSlices] =
+        const int first = from * kPartSlices;
+        to[i / kPartSlices * kSlices + first + i % kPartSlices] = pair.x;
+        to[(i + 1) / kPartSlices * kSlices + first + (i + 1) % kPartSlices] =
             pair.y;
       }
     }
@@ -362,7 +452,7 @@ class GemmNormBlock {
 
   // Leaves deviations from the mean, and what to scale them by.
   __device__ void Standardize(uint32_t parity) {
-    float slices[2][kBlockSlices] = {};
+    float slices[2][kPartSlices] = {};
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
@@ -379,7 +469,7 @@ class GemmNormBlock {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
 #pragma unroll
-      for (int s = 0; s < kBlockSlices; ++s) slices[i][s] = 0;
+      for (int s = 0; s < kPartSlices; ++s) slices[i][s] = 0;
     }
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
@@ -402,15 +492,18 @@ class GemmNormBlock {
 
   // The result, rounded, by panels of the warp's rows.
   __device__ void StoreScaled(int row) {
+    constexpr int kChunks = C::kResultPanel / 8;
+    const int lane_row = Lane() % 16;
+    const int permutation = kChunks == 8 ? lane_row & 7 : lane_row >> 1 & 3;
 #pragma unroll
-    for (int panel = 0; panel < kPanels; ++panel) {
+    for (int panel = 0; panel < kTiles / kChunks; ++panel) {
       unsigned char* const to =
           results_ + (Warp() * 2 + result_) * kResultBytes;
       result_ ^= 1;
-      uint32_t scaled[4][4];
+      uint32_t scaled[kChunks / 2][4];
 #pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const int n = panel * 8 + i;
+      for (int i = 0; i < kChunks; ++i) {
+        const int n = panel * kChunks + i;
         const float2 gamma = At(1, n);
         const float2 beta = At(2, n);
 #pragma unroll
@@ -424,14 +517,17 @@ class GemmNormBlock {
       if (Lane() == 0) BulkWaitRead<1>();
       __syncwarp();
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        StoreMatrix4(to + PieceOffset(2 * i), scaled[i][0], scaled[i][1],
-                     scaled[i][2], scaled[i][3]);
+      for (int i = 0; i < kChunks / 2; ++i) {
+        const int chunk = (2 * i + Lane() / 16) ^ permutation;
+        StoreMatrix4(to + (lane_row * kChunks + chunk) * 16, scaled[i][0],
+                     scaled[i][1], scaled[i][2], scaled[i][3]);
       }
       FenceSharedForAsync();
       __syncwarp();
       if (Lane() == 0) {
-        TensorStore(&params_.result, FirstColumn() + panel * kPanel, row, to);
+        TensorStore(&params_.result,
+                    FirstColumn() + PartColumn() + panel * C::kResultPanel, row,
+                    to);
         BulkCommit();
       }
     }
@@ -439,18 +535,19 @@ class GemmNormBlock {
 
   const KernelParams& params_;
   const int steps_;      // of k
-  const int row_tiles_;  // of kRows
+  const int row_tiles_;  // of kTurnRows
+  const int part_;       // of the columns
   // Shared memory.
-  unsigned char* weights_;  // [steps][kColumns, kDepth]
-  unsigned char* stages_;   // [stages][kRows, kDepth or kPanel]
+  unsigned char* weights_;  // [steps][kColumns, kDepth], but for streams
+  unsigned char* stages_;   // [stages][kTurnRows, kDepth or kPanel], weights
   unsigned char* results_;  // [kWarps][2][kWarpRows, kPanel]
-  float* sums_;             // [kWarps][2][kBlocks][8][2 kBlockSlices]
+  float* sums_;             // [warps of rows][2][kSenders][8][kSent]
   float* vectors_;          // bias, gamma, beta: [kColumns]
   uint64_t* full_;          // of each stage
   uint64_t* empty_;
   uint64_t* weights_full_;  // of each step
   uint64_t* sums_full_;     // of each warp, two
-  float sum_[C::kColumns / 2];
+  float sum_[C::kPartColumns / 2];
   uint32_t x_[kTiles / 2][4];
   float scale_[2];
   int result_ = 0;  // the next
@@ -500,12 +597,16 @@ cudaError_t LaunchAs(const GemmNormParams& p, const DeviceLimits& limits,
   KernelParams params;
   const MatrixView x = {p.type, p.x, p.rows, p.hidden, p.hidden};
   const cudaError_t errors[] = {
-      MakeTensorMap({p.type, p.y, p.rows, p.in, p.y_stride}, {kRows, kDepth},
-                    &params.y),
+      MakeTensorMap({p.type, p.y, p.rows, p.in, p.y_stride},
+                    {C::kTurnRows, kDepth}, &params.y),
       MakeTensorMap({p.type, p.w, p.hidden, p.in, p.in}, {C::kColumns, kDepth},
                     &params.w),
-      MakeTensorMap(x, {kRows, kPanel}, &params.x),
-      MakeTensorMap(x, {kWarpRows, kPanel}, &params.result)};
+      MakeTensorMap(x, {C::kTurnRows, kPanel}, &params.x),
+      MakeTensorMap(
+          x,
+          {kWarpRows, C::kResultPanel,
+           C::kResultPanel == 64 ? Swizzle::k128Bytes : Swizzle::k64Bytes},
+          &params.result)};
   for (cudaError_t error : errors) {
     if (error != cudaSuccess) return error;
   }
@@ -516,8 +617,8 @@ cudaError_t LaunchAs(const GemmNormParams& p, const DeviceLimits& limits,
   params.rows = p.rows;
   params.in = p.in;
   params.stages = C::Stages(p.in, limits.shared_bytes);
-  const int clusters =
-      std::min(DivideUp(p.rows, kRows), ClustersAtOnce<C>(limits.shared_bytes));
+  const int clusters = std::min(DivideUp(p.rows, C::kTurnRows),
+                                ClustersAtOnce<C>(limits.shared_bytes));
   // Of any number of rows: a block has a multiprocessor to itself, so that
   // those that start early crowd none.
   return LaunchDependent(GemmNormKernel<C>, dim3(clusters * C::kBlocks),
@@ -525,19 +626,49 @@ cudaError_t LaunchAs(const GemmNormParams& p, const DeviceLimits& limits,
                          params);
 }
 
-template <int kHidden, int kBlocks>
+template <int kHidden, int kBlocks, bool kStreamed>
 bool Fits(const GemmNormParams& p, const DeviceLimits& limits) {
-  return Config<__half, kHidden, kBlocks>::Stages(p.in, limits.shared_bytes) >=
-         kMinStages;
+  constexpr Share kShared = kStreamed ? Share::kRows : Share::kTurns;
+  using C = Config<__half, kHidden, kBlocks, kStreamed, kShared>;
+  return C::Stages(p.in, limits.shared_bytes) >= kMinStages;
+}
+
+// Few rows with memory for their update are left to more blocks.
+template <int kHidden, int kBlocks>
+bool Has(const GemmNormParams& p, const DeviceLimits& limits) {
+  return Fits<kHidden, kBlocks, false>(p, limits) ||
+         (p.update == nullptr && Fits<kHidden, kBlocks, true>(p, limits));
+}
+
+template <int kHidden, int kBlocks, bool kStreamed, Share kShared>
+cudaError_t LaunchType(const GemmNormParams& p, const DeviceLimits& limits,
+                       cudaStream_t stream) {
+  using Half = Config<__half, kHidden, kBlocks, kStreamed, kShared>;
+  using BFloat = Config<__nv_bfloat16, kHidden, kBlocks, kStreamed, kShared>;
+  return p.type == Type::kF16 ? LaunchAs<Half>(p, limits, stream)
+                              : LaunchAs<BFloat>(p, limits, stream);
+}
+
+template <int kHidden, int kBlocks, bool kStreamed>
+cudaError_t LaunchShare(const GemmNormParams& p, const DeviceLimits& limits,
+                        cudaStream_t stream) {
+  // A slice of the sums is one warp's, so that a block needs two of them.
+  if constexpr (kSlices / kBlocks >= kConsumers) {
+    if (DivideUp(p.rows, kRows) * kBlocks <= limits.multiprocessors) {
+      return LaunchType<kHidden, kBlocks, kStreamed, Share::kColumns>(p, limits,
+                                                                      stream);
+    }
+  }
+  return LaunchType < kHidden, kBlocks, kStreamed,
+         kStreamed ? Share::kRows : Share::kTurns > (p, limits, stream);
 }
 
 template <int kHidden, int kBlocks>
 cudaError_t LaunchOf(const GemmNormParams& p, const DeviceLimits& limits,
                      cudaStream_t stream) {
-  if (p.type == Type::kF16) {
-    return LaunchAs<Config<__half, kHidden, kBlocks>>(p, limits, stream);
-  }
-  return LaunchAs<Config<__nv_bfloat16, kHidden, kBlocks>>(p, limits, stream);
+  return Fits<kHidden, kBlocks, false>(p, limits)
+             ? LaunchShare<kHidden, kBlocks, false>(p, limits, stream)
+             : LaunchShare<kHidden, kBlocks, true>(p, limits, stream);
 }
 
 }  // namespace
@@ -545,11 +676,11 @@ cudaError_t LaunchOf(const GemmNormParams& p, const DeviceLimits& limits,
 bool GemmNormHas(const GemmNormParams& params, const DeviceLimits& limits) {
   switch (params.hidden) {
     case 384:
-      return Fits<384, 2>(params, limits);
+      return Has<384, 2>(params, limits);
     case 768:
-      return Fits<768, 4>(params, limits);
+      return Has<768, 4>(params, limits);
     case 1024:
-      return Fits<1024, 8>(params, limits);
+      return Has<1024, 8>(params, limits);
     default:
       return false;
   }

@@ -7,8 +7,8 @@
 
 namespace svdserve::cuda::hopper {
 
-// Whether there is a kernel for the width and `in`, whose weights must fit into
-// the shared memory of a cluster.
+// Whether there is a kernel for the width and `in`: weights fit into the shared
+// memory of a cluster, or they stream, which is not for rows with an `update`.
 bool GemmNormHas(const GemmNormParams& params, const DeviceLimits& limits);
 
 // Where GemmNormHas() and TakesHopperKernels() are true, with parameters that

@@ -272,12 +272,25 @@ TEST_P(GemmNormFamiliesTest, SameBitsWhereRowsEndInsideTiles) {
   }
 }
 
+// Weights pass through the ring.
+TEST_P(GemmNormFamiliesTest, SameBitsOfLongSums) {
+  for (int hidden : {384, 768, 1024}) {
+    for (int rows : {1, 64, 127, 129, 300}) {
+      ExpectSameBits(rows, 584, hidden, rows != 64);
+    }
+  }
+}
+
 // Blocks have many turns each; a race shows now and then.
 TEST_P(GemmNormFamiliesTest, SameBitsAtModelShapesLarge) {
   ExpectSameBits(16400, 160, 384);
   ExpectSameBits(16400, 192, 768);
   ExpectSameBits(16400, 320, 768);
   ExpectSameBits(9000, 256, 1024);
+  ExpectSameBits(9000, 768, 768);
+  ExpectSameBits(5000, 3072, 768);
+  ExpectSameBits(5000, 1536, 384);
+  ExpectSameBits(5000, 4096, 1024);
 }
 
 TEST_P(GemmNormFamiliesTest, OnlyWhatFits) {
@@ -291,9 +304,15 @@ TEST_P(GemmNormFamiliesTest, OnlyWhatFits) {
     EXPECT_FALSE(hopper::GemmNormHas(params, {90, 132, 99 << 10}));
     params.hidden = 512;
     EXPECT_FALSE(hopper::GemmNormHas(params, limits));
+    // Long sums, unless more blocks may share few rows.
     params.hidden = 768;
     params.in = 3072;
+    EXPECT_TRUE(hopper::GemmNormHas(params, limits));
+    float update = 0;
+    params.update = &update;
     EXPECT_FALSE(hopper::GemmNormHas(params, limits));
+    params.in = 320;
+    EXPECT_TRUE(hopper::GemmNormHas(params, limits));
   }
 }
 
