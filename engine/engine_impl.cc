@@ -195,8 +195,8 @@ void EngineImpl::Submit(Input input, InputOptions options,
   if (status.ok()) {
     task->work.output = options.output;
     if (input.ids.empty()) {
-      status = AcceptText(task, std::move(input), std::move(options),
-                          context.alone);
+      status =
+          AcceptText(task, std::move(input), std::move(options), context.alone);
     } else {
       task->work.ids = std::move(input.ids);
       task->work.type_ids = std::move(input.type_ids);
@@ -260,8 +260,7 @@ absl::StatusOr<Reservation> EngineImpl::ReserveText(uint64_t bytes) const {
 
 // The text's bytes are given back only after the activation bytes are taken, so
 // an input is counted in one budget at least at any time.
-void EngineImpl::Tokenize(absl::Span<TextJob> jobs,
-                          TokenizerScratch* scratch) {
+void EngineImpl::Tokenize(absl::Span<TextJob> jobs, TokenizerScratch* scratch) {
   std::vector<std::shared_ptr<InputTask>> ready;
   ready.reserve(jobs.size());
   uint64_t bytes = 0;

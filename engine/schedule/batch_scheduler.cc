@@ -117,7 +117,8 @@ absl::Time BatchScheduler::DueAt() const {
   const bool full = queue_.size() >= room.inputs ||
                     queue_.tokens() >= room.tokens ||
                     queue_.bytes() >= room.bytes;
-  if (full || expected_.load(std::memory_order_relaxed) <= 0) return waiting_since_;
+  if (full || expected_.load(std::memory_order_relaxed) <= 0)
+    return waiting_since_;
   return waiting_since_ + limits_.gather_window;
 }
 
