@@ -48,10 +48,12 @@ void BatchFinisher::HandOver(RunBatch run) {
   FinishHere(std::move(run));
 }
 
-void BatchFinisher::FinishHere(RunBatch run) {
-  FinishTasks(&run);
-  absl::MutexLock lock(&mu_);
-  used_.push_back(std::move(run.output));
+void BatchFinisher::FinishHere(RunBatch run) const {
+  std::vector<std::shared_ptr<InputTask>>& tasks = run.batch.tasks;
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    tasks[i]->Finish(ResultOf(run, static_cast<int>(i)));
+    tasks[i].reset();
+  }
 }
 
 void BatchFinisher::AwaitIdle() {
@@ -59,41 +61,25 @@ void BatchFinisher::AwaitIdle() {
   mu_.Await(absl::Condition(this, &BatchFinisher::Idle));
 }
 
-BatchOutput BatchFinisher::TakeUsed() {
-  absl::MutexLock lock(&mu_);
-  if (used_.empty()) return {};
-  BatchOutput output = std::move(used_.back());
-  used_.pop_back();
-  return output;
-}
-
 void BatchFinisher::Loop() {
   pthread_setname_np(pthread_self(), "svd-finish");
-  std::optional<RunBatch> run;
-  while ((run = Next(std::move(run))).has_value()) FinishTasks(&*run);
+  std::optional<RunBatch> run = Next(/*finished_one=*/false);
+  while (run.has_value()) {
+    FinishHere(*std::move(run));
+    run = Next(/*finished_one=*/true);
+  }
 }
 
-// Takes back what was finished and waits for more; null at the end.
-std::optional<RunBatch> BatchFinisher::Next(std::optional<RunBatch> finished) {
+// Waits for a batch; null at the end.
+std::optional<RunBatch> BatchFinisher::Next(bool finished_one) {
   absl::MutexLock lock(&mu_);
-  if (finished.has_value()) {
-    --busy_;
-    used_.push_back(std::move(finished->output));
-  }
+  if (finished_one) --busy_;
   mu_.Await(absl::Condition(this, &BatchFinisher::HasWork));
   if (waiting_.empty()) return std::nullopt;
   RunBatch next = std::move(waiting_.front());
   waiting_.pop_front();
   ++busy_;
   return next;
-}
-
-void BatchFinisher::FinishTasks(RunBatch* run) const {
-  std::vector<std::shared_ptr<InputTask>>& tasks = run->batch.tasks;
-  for (size_t i = 0; i < tasks.size(); ++i) {
-    tasks[i]->Finish(ResultOf(*run, static_cast<int>(i)));
-    tasks[i].reset();
-  }
 }
 
 absl::StatusOr<InputResult> BatchFinisher::ResultOf(const RunBatch& run,

@@ -49,17 +49,13 @@ class BatchFinisher {
   // the threads are behind.
   void HandOver(RunBatch run) ABSL_LOCKS_EXCLUDED(mu_);
   // Finishes the batch's tasks on the calling thread.
-  void FinishHere(RunBatch run) ABSL_LOCKS_EXCLUDED(mu_);
+  void FinishHere(RunBatch run) const;
   // Waits until everything that was handed over is finished.
   void AwaitIdle() ABSL_LOCKS_EXCLUDED(mu_);
-  // An output whose memory was used before, if there is one.
-  BatchOutput TakeUsed() ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
   void Loop() ABSL_LOCKS_EXCLUDED(mu_);
-  std::optional<RunBatch> Next(std::optional<RunBatch> finished)
-      ABSL_LOCKS_EXCLUDED(mu_);
-  void FinishTasks(RunBatch* run) const;
+  std::optional<RunBatch> Next(bool finished_one) ABSL_LOCKS_EXCLUDED(mu_);
   bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return stopping_ || !waiting_.empty();
   }
@@ -73,8 +69,7 @@ class BatchFinisher {
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   std::deque<RunBatch> waiting_ ABSL_GUARDED_BY(mu_);
   int busy_ ABSL_GUARDED_BY(mu_) = 0;  // threads
-  std::vector<BatchOutput> used_ ABSL_GUARDED_BY(mu_);
-  std::vector<std::thread> threads_;  // last: they use all of the above
+  std::vector<std::thread> threads_;   // last: they use all of the above
 };
 
 }  // namespace svdserve

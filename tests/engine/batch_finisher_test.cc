@@ -145,16 +145,5 @@ TEST_F(BatchFinisherTest, ItsEndWaitsForWhatWasHandedOver) {
   opener.join();
 }
 
-TEST_F(BatchFinisherTest, MemoryOfOutputsIsUsedAgain) {
-  BatchFinisher finisher(1, &planner_);
-  EXPECT_EQ(finisher.TakeUsed().values.capacity(), 0);
-  RunBatch run = Make(5);
-  const float* const memory = run.output.values.data();
-  finisher.HandOver(std::move(run));
-  finisher.AwaitIdle();
-  EXPECT_EQ(finisher.TakeUsed().values.data(), memory);
-  EXPECT_EQ(finisher.TakeUsed().values.capacity(), 0);
-}
-
 }  // namespace
 }  // namespace svdserve
