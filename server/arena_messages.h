@@ -1,4 +1,4 @@
-// Request and response of a call in one protobuf arena: a response has ten
+// Request and response of a call in one protobuf arena: a response has eight
 // messages for each input, which then cost no allocation, nor their end a
 // release, each.
 //
