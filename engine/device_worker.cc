@@ -1,8 +1,10 @@
 #include "engine/device_worker.h"
 
+#include <pthread.h>
+
 #include <algorithm>
-#include <cmath>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -14,6 +16,14 @@ namespace {
 constexpr int kPlansKept = 256;
 constexpr int kFailuresUntilUnhealthy = 3;
 constexpr absl::Duration kProbeInterval = absl::Seconds(1);
+constexpr int kFewInputs = 8;
+constexpr int kMostFinishers = 4;
+
+// So many threads keep up with a device that eight cores keep busy.
+int Finishers(int devices) {
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  return std::clamp(cores / (4 * devices), 1, kMostFinishers);
+}
 
 bool CausedByInput(const absl::Status& status) {
   return absl::IsInvalidArgument(status) || absl::IsOutOfRange(status);
@@ -38,6 +48,7 @@ DeviceWorker::DeviceWorker(Backend* backend, const Shared& shared)
       observer_(shared.observer),
       devices_(shared.devices),
       on_lost_(shared.on_lost),
+      finisher_(Finishers(shared.devices), shared.planner),
       plans_(shared.planner, kPlansKept),
       slots_(backend->slots()) {
   for (Slot& slot : slots_) {
@@ -68,6 +79,7 @@ void DeviceWorker::Start() {
 }
 
 void DeviceWorker::Loop() {
+  pthread_setname_np(pthread_self(), "svd-device");
   WorkUntilStopped();
   if (backend_->lost()) LeaveService();
 }
@@ -96,6 +108,7 @@ void DeviceWorker::LeaveService() {
   healthy_.store(false, std::memory_order_relaxed);
   in_service_.store(false, std::memory_order_relaxed);
   while (!running_.empty()) FinishOldest();
+  finisher_.AwaitIdle();
   on_lost_();
 }
 
@@ -156,48 +169,27 @@ absl::Status DeviceWorker::RunWarmUp(int sequences, int tokens_each) {
   return RunAlone(slot);
 }
 
-// Everything that is counted is counted before the first callback runs.
+// Everything that is counted is counted before the first callback runs. A few
+// inputs that nothing waits behind are spared the way to another thread.
 void DeviceWorker::Complete(Slot* slot) {
   NoteHealth(absl::OkStatus());
-  const absl::Duration compute = clock_->Now() - slot->started;
-  Batch batch = std::move(slot->batch);
-  slot->batch = {};
+  RunBatch run = {.batch = std::exchange(slot->batch, {}),
+                  .output = std::exchange(slot->output, {}),
+                  .compute = clock_->Now() - slot->started};
+  const Batch& batch = run.batch;
   // All devices work off one queue.
-  admission_->RecordDrained(batch.charged_bytes, compute / devices_);
+  admission_->RecordDrained(batch.charged_bytes, run.compute / devices_);
   observer_->OnBatch({.sequences = static_cast<int>(batch.tasks.size()),
                       .tokens = batch.tokens,
                       .charged_bytes = batch.charged_bytes,
                       .planned_bytes = slot->plan->peak_bytes,
                       .dense_bytes = planner_->DenseBytes(batch.tokens),
-                      .compute = compute});
-  for (size_t i = 0; i < batch.tasks.size(); ++i) {
-    batch.tasks[i]->Finish(
-        ResultOf(*slot, batch.tasks[i]->work, static_cast<int>(i), compute));
-    batch.tasks[i].reset();
+                      .compute = run.compute});
+  if (running_.empty() && batch.tasks.size() <= kFewInputs) {
+    finisher_.FinishHere(std::move(run));
+  } else {
+    finisher_.HandOver(std::move(run));
   }
-}
-
-absl::StatusOr<InputResult> DeviceWorker::ResultOf(
-    const Slot& slot, const TaskWork& work, int row,
-    absl::Duration compute) const {
-  const int width = slot.output.width;
-  const int kept = work.output.dimensions > 0 ? work.output.dimensions : width;
-  const float* values =
-      slot.output.values.data() + static_cast<int64_t>(row) * width;
-  InputResult result;
-  result.values.assign(values, values + kept);
-  for (const float value : result.values) {
-    if (!std::isfinite(value)) {
-      return absl::InternalError(
-          "the model gave a non-finite output for this input");
-    }
-  }
-  result.tokens = work.tokens();
-  result.activation_bytes = work.activation_bytes;
-  result.dense_activation_bytes = planner_->DenseBytes(work.tokens());
-  result.times = work.times;
-  result.times.compute = compute;
-  return result;
 }
 
 void DeviceWorker::Fail(Slot* slot, const absl::Status& status) {

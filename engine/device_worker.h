@@ -1,5 +1,5 @@
-// The one thread that drives a backend: pull a batch, plan it, run it, finish
-// its tasks.
+// The one thread that drives a backend: pull a batch, plan it, run it, have its
+// tasks finished.
 //
 // A failing batch fails only its own tasks. If the failure says that an input
 // caused it (INVALID_ARGUMENT, OUT_OF_RANGE), the batch's inputs are run one by
@@ -28,6 +28,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "engine/batch_finisher.h"
 #include "engine/device/backend.h"
 #include "engine/observer.h"
 #include "engine/plan/plan.h"
@@ -104,8 +105,6 @@ class DeviceWorker {
   void Complete(Slot* slot);
   void Fail(Slot* slot, const absl::Status& status);
   void RetryOneByOne(Slot* slot, std::vector<std::shared_ptr<InputTask>> tasks);
-  absl::StatusOr<InputResult> ResultOf(const Slot& slot, const TaskWork& work,
-                                       int row, absl::Duration compute) const;
   absl::Status DeviceFailure(const absl::Status& status) const;
   void NoteHealth(const absl::Status& status);
   void UpdateArenaGauges();
@@ -119,6 +118,7 @@ class DeviceWorker {
   Observer* const observer_;
   const int devices_;
   const std::function<void()> on_lost_;
+  BatchFinisher finisher_;
 
   // The worker thread's own.
   PlanCache plans_;

@@ -50,6 +50,9 @@ struct RequestContext {
   // fairly, so that a lone query never waits behind a bulk stream's backlog.
   // 0: this input is a flow of its own.
   uint64_t flow = 0;
+  // The only input of its request: a short text is tokenized by the caller's
+  // thread if nobody's waits, which spares it the way to another.
+  bool alone = false;
 };
 
 struct EngineOptions {

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/types/span.h"
 #include "engine/device_worker.h"
 #include "engine/engine.h"
 #include "engine/input_encoder.h"
@@ -109,8 +110,8 @@ class EngineImpl : public Engine {
     }
     for (const auto& worker : workers_) worker->Start();
     pool_.emplace(tokenizer_threads_,
-                  [this](TextJob job, TokenizerScratch* scratch) {
-                    Tokenize(std::move(job), scratch);
+                  [this](absl::Span<TextJob> jobs, TokenizerScratch* scratch) {
+                    Tokenize(jobs, scratch);
                   });
     return absl::OkStatus();
   }
@@ -136,8 +137,8 @@ class EngineImpl : public Engine {
   absl::Status TooLittleMemory() const;
   void OnDeviceLost();
   absl::Status AcceptText(const std::shared_ptr<InputTask>& task, Input input,
-                          InputOptions options);
-  void Tokenize(TextJob job, TokenizerScratch* scratch);
+                          InputOptions options, bool alone);
+  void Tokenize(absl::Span<TextJob> jobs, TokenizerScratch* scratch);
   absl::Status EncodeInto(const TextJob& job, TokenizerScratch* scratch);
   absl::StatusOr<Reservation> ReserveText(uint64_t bytes) const;
   absl::StatusOr<int> CountTokens(const Input& input,
@@ -194,7 +195,8 @@ void EngineImpl::Submit(Input input, InputOptions options,
   if (status.ok()) {
     task->work.output = options.output;
     if (input.ids.empty()) {
-      status = AcceptText(task, std::move(input), std::move(options));
+      status =
+          AcceptText(task, std::move(input), std::move(options), context.alone);
     } else {
       task->work.ids = std::move(input.ids);
       task->work.type_ids = std::move(input.type_ids);
@@ -206,15 +208,24 @@ void EngineImpl::Submit(Input input, InputOptions options,
 }
 
 absl::Status EngineImpl::AcceptText(const std::shared_ptr<InputTask>& task,
-                                    Input input, InputOptions options) {
+                                    Input input, InputOptions options,
+                                    bool alone) {
   absl::StatusOr<Reservation> bytes =
       ReserveText(InputEncoder::TextBytes(input));
   if (!bytes.ok()) return bytes.status();
+  const bool here =
+      alone && bytes->bytes() <= TokenizerPool::kTurnBytes && pool_->idle();
+  TextJob job = {.task = task,
+                 .input = std::move(input),
+                 .options = std::move(options),
+                 .text_bytes = *std::move(bytes)};
   scheduler_.Expect(1);
-  pool_->Push({.task = task,
-               .input = std::move(input),
-               .options = std::move(options),
-               .text_bytes = *std::move(bytes)});
+  if (here) {
+    TokenizerScratch scratch;
+    Tokenize({&job, 1}, &scratch);
+  } else {
+    pool_->Push(std::move(job));
+  }
   return absl::OkStatus();
 }
 
@@ -249,20 +260,33 @@ absl::StatusOr<Reservation> EngineImpl::ReserveText(uint64_t bytes) const {
 
 // The text's bytes are given back only after the activation bytes are taken, so
 // an input is counted in one budget at least at any time.
-void EngineImpl::Tokenize(TextJob job, TokenizerScratch* scratch) {
-  const absl::Time start = clock_->Now();
-  absl::Status status = job.task->Lapsed(start);
-  if (status.ok()) status = EncodeInto(job, scratch);
-  if (status.ok()) {
-    const absl::Duration took = clock_->Now() - start;
-    text_rate_.Record(job.text_bytes.bytes(), took / tokenizer_threads_);
-    job.task->work.times.tokenization = took;
-    std::shared_ptr<InputTask> queued = job.task;
-    status = scheduler_.Submit(&queued);
+void EngineImpl::Tokenize(absl::Span<TextJob> jobs, TokenizerScratch* scratch) {
+  std::vector<std::shared_ptr<InputTask>> ready;
+  ready.reserve(jobs.size());
+  uint64_t bytes = 0;
+  const absl::Time begin = clock_->Now();
+  absl::Time start = begin;
+  for (TextJob& job : jobs) {
+    absl::Status status = job.task->Lapsed(start);
+    if (status.ok()) status = EncodeInto(job, scratch);
+    const absl::Time end = clock_->Now();
+    if (status.ok()) {
+      bytes += job.text_bytes.bytes();
+      job.task->work.times.tokenization = end - start;
+      ready.push_back(std::move(job.task));
+    } else {
+      job.text_bytes.Release();
+      job.task->Finish(std::move(status));
+    }
+    start = end;
   }
-  job.text_bytes.Release();
-  scheduler_.Expect(-1);
-  if (!status.ok()) job.task->Finish(std::move(status));
+  text_rate_.Record(bytes, (start - begin) / tokenizer_threads_);
+  std::vector<absl::Status> statuses = scheduler_.SubmitAll(
+      absl::MakeSpan(ready), static_cast<int>(jobs.size()));
+  for (TextJob& job : jobs) job.text_bytes.Release();
+  for (size_t i = 0; i < ready.size(); ++i) {
+    if (!statuses[i].ok()) ready[i]->Finish(std::move(statuses[i]));
+  }
 }
 
 absl::Status EngineImpl::EncodeInto(const TextJob& job,

@@ -1,11 +1,13 @@
 #include "engine/tokenizer_pool.h"
 
+#include <pthread.h>
+
 #include <utility>
 
 namespace svdserve {
 
 TokenizerPool::TokenizerPool(int threads, Handler handler)
-    : handler_(std::move(handler)) {
+    : thread_count_(threads), handler_(std::move(handler)) {
   threads_.reserve(threads);
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Loop(); });
 }
@@ -14,30 +16,52 @@ TokenizerPool::~TokenizerPool() {
   {
     absl::MutexLock lock(&mu_);
     stopping_ = true;
+    work_.SignalAll();
   }
   for (std::thread& thread : threads_) thread.join();
 }
 
 void TokenizerPool::Push(TextJob job) {
+  const uint64_t bytes = job.text_bytes.bytes();
   absl::MutexLock lock(&mu_);
   const uint64_t key =
       job.task->flow() != 0 ? job.task->flow() : next_own_flow_++;
   std::deque<TextJob>& jobs = flows_[key];
   if (jobs.empty()) turns_.push_back(key);
   jobs.push_back(std::move(job));
+  const uint64_t to_do =
+      bytes_to_do_.fetch_add(bytes, std::memory_order_relaxed) + bytes;
+  const int awake = thread_count_ - asleep_;
+  if (asleep_ > 0 && to_do > awake * kTurnBytes) {
+    --asleep_;
+    work_.Signal();
+  }
 }
 
 void TokenizerPool::Loop() {
+  pthread_setname_np(pthread_self(), "svd-text");
   TokenizerScratch scratch;
-  while (true) {
-    TextJob job;
-    {
-      absl::MutexLock lock(&mu_);
-      mu_.Await(absl::Condition(this, &TokenizerPool::HasWork));
-      if (stopping_) return;
-      job = PopJob();
-    }
-    handler_(std::move(job), &scratch);
+  std::vector<TextJob> jobs;
+  for (NextTurn(&jobs); !jobs.empty(); NextTurn(&jobs)) {
+    uint64_t bytes = 0;
+    for (const TextJob& job : jobs) bytes += job.text_bytes.bytes();
+    handler_(absl::MakeSpan(jobs), &scratch);
+    jobs.clear();
+    bytes_to_do_.fetch_sub(bytes, std::memory_order_relaxed);
+  }
+}
+
+void TokenizerPool::NextTurn(std::vector<TextJob>* jobs) {
+  absl::MutexLock lock(&mu_);
+  while (turns_.empty() && !stopping_) {
+    ++asleep_;
+    work_.Wait(&mu_);  // whoever signals has counted this thread as awake
+  }
+  if (stopping_) return;
+  uint64_t bytes = 0;
+  while (!turns_.empty() && bytes < kTurnBytes) {
+    jobs->push_back(PopJob());
+    bytes += jobs->back().text_bytes.bytes();
   }
 }
 

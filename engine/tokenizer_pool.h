@@ -4,14 +4,20 @@
 // budget, which is what bounds the queue. Flows take turns, one job each, so
 // that a lone query does not wait for a bulk stream's backlog of text.
 //
+// Waking a thread, and taking its lock, costs as much as tokenizing several
+// short texts. So a thread takes jobs of kTurnBytes together at a time, and a
+// further one is woken only once there is more to do, begun or not, than a turn
+// for each thread that is awake.
+//
 // Thread-safe. The destructor stops the threads after their present job; what
 // was still waiting is destroyed.
 //
-//   TokenizerPool pool(2, [&](TextJob job, TokenizerScratch* s) { ... });
+//   TokenizerPool pool(2, [&](absl::Span<TextJob> jobs, auto* s) { ... });
 //   pool.Push({.task = task, .input = std::move(input), ...});
 #ifndef SVDSERVE_ENGINE_TOKENIZER_POOL_H_
 #define SVDSERVE_ENGINE_TOKENIZER_POOL_H_
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -23,6 +29,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
 #include "engine/engine.h"
 #include "engine/schedule/byte_budget.h"
 #include "engine/schedule/task.h"
@@ -45,7 +52,8 @@ struct TokenizerScratch {
 
 class TokenizerPool {
  public:
-  using Handler = std::function<void(TextJob, TokenizerScratch*)>;
+  using Handler = std::function<void(absl::Span<TextJob>, TokenizerScratch*)>;
+  static constexpr uint64_t kTurnBytes = 4096;  // of reservations
 
   TokenizerPool(int threads, Handler handler);
   TokenizerPool(const TokenizerPool&) = delete;
@@ -53,16 +61,24 @@ class TokenizerPool {
   ~TokenizerPool();
 
   void Push(TextJob job) ABSL_LOCKS_EXCLUDED(mu_);
+  // Nothing waits and no thread has anything to do.
+  bool idle() const {
+    return bytes_to_do_.load(std::memory_order_relaxed) == 0;
+  }
 
  private:
   void Loop() ABSL_LOCKS_EXCLUDED(mu_);
-  bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    return stopping_ || !turns_.empty();
-  }
+  // Waits for jobs; none at the end.
+  void NextTurn(std::vector<TextJob>* jobs) ABSL_LOCKS_EXCLUDED(mu_);
   TextJob PopJob() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
+  const int thread_count_;
   const Handler handler_;
+  // Of waiting jobs and of those that a thread has.
+  std::atomic<uint64_t> bytes_to_do_{0};
   absl::Mutex mu_;
+  absl::CondVar work_;
+  int asleep_ ABSL_GUARDED_BY(mu_) = 0;  // threads that nobody has woken
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   // Flows with waiting jobs, and whose turn it is.
   std::unordered_map<uint64_t, std::deque<TextJob>> flows_ ABSL_GUARDED_BY(mu_);

@@ -99,8 +99,9 @@ RequestContext MakeRequestContext(const grpc::CallbackServerContext& context,
   return result;
 }
 
-void RunWork(Engine* engine, Work work, const RequestContext& context,
+void RunWork(Engine* engine, Work work, RequestContext context,
              absl::AnyInvocable<void(Results) &&> done) {
+  context.alone = work.inputs.size() == 1;
   const auto gathering =
       std::make_shared<Gathering>(work.inputs.size(), std::move(done));
   for (size_t i = 0; i < work.inputs.size(); ++i) {

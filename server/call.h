@@ -67,7 +67,7 @@ RequestContext MakeRequestContext(const grpc::CallbackServerContext& context,
 
 // Runs `done` once, after the last of the inputs was answered: on an engine
 // thread, or inline if none had to wait.
-void RunWork(Engine* engine, Work work, const RequestContext& context,
+void RunWork(Engine* engine, Work work, RequestContext context,
              absl::AnyInvocable<void(Results) &&> done);
 
 // Counts an answered request and its inputs; logs it at level debug, and a

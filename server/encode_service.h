@@ -14,6 +14,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/arena_messages.h"
 #include "server/call.h"
 #include "svdserve/v1/svdserve.grpc.pb.h"
 
@@ -30,7 +31,11 @@ class EncodeService final : public v1::EncoderService::CallbackService {
       : reader_(*engine, options.limits),
         calls_(metrics),
         environment_{engine, metrics, &reader_, &calls_,
-                     options.stream_inputs_in_flight} {}
+                     options.stream_inputs_in_flight} {
+    SetMessageAllocatorFor_Embed(&embed_messages_);
+    SetMessageAllocatorFor_Classify(&classify_messages_);
+    SetMessageAllocatorFor_Rerank(&rerank_messages_);
+  }
 
   // Refuses new calls with UNAVAILABLE; streams answer what they have read and
   // end.
@@ -64,6 +69,9 @@ class EncodeService final : public v1::EncoderService::CallbackService {
                                 Method method, absl::StatusOr<Work> work,
                                 absl::AnyInvocable<void(const Results&)> fill);
 
+  ArenaMessages<v1::EmbedRequest, v1::EmbedResponse> embed_messages_;
+  ArenaMessages<v1::ClassifyRequest, v1::ClassifyResponse> classify_messages_;
+  ArenaMessages<v1::RerankRequest, v1::RerankResponse> rerank_messages_;
   const RequestReader reader_;
   OpenCalls calls_;
   const CallEnvironment environment_;

@@ -128,6 +128,10 @@ constexpr Definition kBuildInfo = {
     "Always 1; version, backend, dtype and mode are in the labels."};
 constexpr Definition kResident = {"process_resident_memory_bytes",
                                   "Resident memory of the process."};
+constexpr Definition kHeap = {
+    "process_heap_bytes",
+    "Bytes that are allocated on the heap, without what the allocator keeps "
+    "for later: at rest the same at all times."};
 constexpr Definition kCpuSeconds = {"process_cpu_seconds_total",
                                     "Processor time used by the process."};
 constexpr Definition kStartTime = {
@@ -230,6 +234,7 @@ void AddEngine(const Engine& engine, Snapshot* out) {
 void AddProcess(Snapshot* out) {
   const ProcessStats process = ReadProcessStats();
   out->Add(kResident, process.resident_bytes);
+  out->Add(kHeap, process.heap_bytes);
   out->Add(kCpuSeconds, process.cpu_seconds, MetricType::Counter);
   out->Add(kStartTime, process.start_time_seconds);
 }

@@ -1,5 +1,6 @@
 #include "server/process_stats.h"
 
+#include <malloc.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -15,6 +16,11 @@ uint64_t ResidentBytes() {
   uint64_t resident_pages = 0;
   statm >> total_pages >> resident_pages;
   return statm ? resident_pages * sysconf(_SC_PAGESIZE) : 0;
+}
+
+uint64_t HeapBytes() {
+  const struct mallinfo2 info = mallinfo2();
+  return info.uordblks + info.hblkhd;
 }
 
 double Seconds(const timeval& time) {
@@ -40,7 +46,7 @@ const double kStartTime = NowSeconds();
 }  // namespace
 
 ProcessStats ReadProcessStats() {
-  return {ResidentBytes(), CpuSeconds(), kStartTime};
+  return {ResidentBytes(), HeapBytes(), CpuSeconds(), kStartTime};
 }
 
 }  // namespace svdserve

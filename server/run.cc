@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "engine/engine.h"
 #include "server/config_values.h"
@@ -166,6 +167,9 @@ void BlockStopSignals() {
 }
 
 int Run(const Config& config, const std::string& ports_file) {
+  // Distributions build abseil with its search for deadlocks: then each lock of
+  // gRPC's and of ours takes one that the whole process shares.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   SetLog(config.log_format, config.log_level);
   gpr_set_log_function(LogOfGrpc);
   std::signal(SIGPIPE, SIG_IGN);

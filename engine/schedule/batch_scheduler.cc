@@ -11,32 +11,48 @@ BatchScheduler::BatchScheduler(const BatchLimits& limits, Admission* admission,
                                Clock* clock)
     : limits_(limits), admission_(admission), clock_(clock) {}
 
-absl::Status BatchScheduler::Submit(std::shared_ptr<InputTask>* task) {
-  const int tokens = (*task)->work.tokens();
-  absl::StatusOr<Reservation> reserved = admission_->Reserve(tokens);
-  if (!reserved.ok()) return reserved.status();
+std::vector<absl::Status> BatchScheduler::SubmitAll(
+    absl::Span<std::shared_ptr<InputTask>> tasks, int expected) {
   const absl::Time now = clock_->Now();
-  (*task)->work.activation_bytes = reserved->bytes();
-  (*task)->work.queued_at = now;
+  std::vector<absl::Status> statuses(tasks.size());
+  std::vector<QueueEntry> entries(tasks.size());
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    TaskWork& work = tasks[i]->work;
+    absl::StatusOr<Reservation> reserved = admission_->Reserve(work.tokens());
+    if (!reserved.ok()) {
+      statuses[i] = reserved.status();
+      continue;
+    }
+    work.activation_bytes = reserved->bytes();
+    work.queued_at = now;
+    entries[i].queue_bytes = *std::move(reserved);
+    entries[i].tokens = work.tokens();
+  }
 
   absl::MutexLock lock(&mu_);
+  expected_.fetch_sub(expected, std::memory_order_relaxed);
+  const bool was_empty = queue_.empty();
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    if (statuses[i].ok()) statuses[i] = Push(&tasks[i], &entries[i]);
+  }
+  if (queue_.empty()) return statuses;
+  // Whoever waits for a batch wakes up to wait for its gathering, and to take
+  // it, but not for each task that joins it.
+  if (was_empty) waiting_since_ = now;
+  if (was_empty || DueAt() <= now) changed_.Signal();
+  return statuses;
+}
+
+absl::Status BatchScheduler::Push(std::shared_ptr<InputTask>* task,
+                                  QueueEntry* entry) {
   if (stopped_) {
     return MakeRefusal(absl::StatusCode::kUnavailable, "the engine has stopped",
                        {.reason = RefusalReason::kDraining});
   }
-  if (queue_.empty()) waiting_since_ = now;
   next_expiry_ = std::min(next_expiry_, (*task)->deadline());
-  queue_.Push({.task = std::move(*task),
-               .queue_bytes = *std::move(reserved),
-               .tokens = tokens});
-  changed_.Signal();
+  entry->task = std::move(*task);
+  queue_.Push(std::move(*entry));
   return absl::OkStatus();
-}
-
-void BatchScheduler::Expect(int inputs) {
-  absl::MutexLock lock(&mu_);
-  expected_ += inputs;
-  if (expected_ == 0 && !queue_.empty()) changed_.Signal();
 }
 
 std::optional<Batch> BatchScheduler::Pull(absl::Time wake_at) {
@@ -101,7 +117,8 @@ absl::Time BatchScheduler::DueAt() const {
   const bool full = queue_.size() >= room.inputs ||
                     queue_.tokens() >= room.tokens ||
                     queue_.bytes() >= room.bytes;
-  if (full || expected_ <= 0) return waiting_since_;
+  if (full || expected_.load(std::memory_order_relaxed) <= 0)
+    return waiting_since_;
   return waiting_since_ + limits_.gather_window;
 }
 

@@ -13,11 +13,12 @@
 //
 // Lock order: mu_ before the clock's own; no callback runs under mu_.
 //
-//   absl::Status s = scheduler.Submit(&task);         // tokenizer pool
+//   auto statuses = scheduler.SubmitAll(tasks, n);    // tokenizer pool
 //   while (auto batch = scheduler.Pull(wake_at)) ...  // device worker
 #ifndef SVDSERVE_ENGINE_SCHEDULE_BATCH_SCHEDULER_H_
 #define SVDSERVE_ENGINE_SCHEDULE_BATCH_SCHEDULER_H_
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -27,6 +28,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "engine/schedule/admission.h"
 #include "engine/schedule/clock.h"
 #include "engine/schedule/fair_queue.h"
@@ -56,11 +58,19 @@ class BatchScheduler {
   // Queues a task whose ids are known and sets its charge. On an error (as
   // Admission::Reserve(), or UNAVAILABLE after Stop()) the task stays with the
   // caller.
-  absl::Status Submit(std::shared_ptr<InputTask>* task)
+  absl::Status Submit(std::shared_ptr<InputTask>* task) {
+    return SubmitAll({task, 1}, /*expected=*/0).front();
+  }
+  // Several at once: the status of each. Of all that Expect() told, `expected`
+  // are no longer on their way.
+  std::vector<absl::Status> SubmitAll(
+      absl::Span<std::shared_ptr<InputTask>> tasks, int expected)
       ABSL_LOCKS_EXCLUDED(mu_);
 
-  // Tells that `inputs` more (or, negative, fewer) tasks are on their way.
-  void Expect(int inputs) ABSL_LOCKS_EXCLUDED(mu_);
+  // Tells that so many more tasks are on their way.
+  void Expect(int inputs) {
+    expected_.fetch_add(inputs, std::memory_order_relaxed);
+  }
 
   // Waits for a batch; null at `wake_at` or after Stop().
   std::optional<Batch> Pull(absl::Time wake_at) ABSL_LOCKS_EXCLUDED(mu_);
@@ -82,6 +92,8 @@ class BatchScheduler {
     std::vector<QueueEntry> dropped;
   };
 
+  absl::Status Push(std::shared_ptr<InputTask>* task, QueueEntry* entry)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // When a batch is due: InfiniteFuture() if nothing is queued.
   absl::Time DueAt() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   Closing CloseBatch(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -92,10 +104,11 @@ class BatchScheduler {
   Admission* const admission_;
   Clock* const clock_;
 
+  std::atomic<int> expected_{0};
+
   mutable absl::Mutex mu_;
   absl::CondVar changed_;
   FairQueue queue_ ABSL_GUARDED_BY(mu_);
-  int expected_ ABSL_GUARDED_BY(mu_) = 0;
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;
   // When the oldest waiting task came, and the first moment at which some
   // waiting task expires (or earlier).

@@ -69,39 +69,44 @@ absl::Status InputTask::Lapsed(absl::Time now) const {
 }
 
 bool InFlight::Enter(const std::shared_ptr<InputTask>& task) {
-  absl::MutexLock lock(&mu_);
-  if (closed_) return false;
+  Part& part = PartOf(task.get());
+  absl::MutexLock lock(&part.mu);
+  if (part.closed) return false;
   task->in_flight_ = this;
-  tasks_.insert(task.get());
+  part.tasks.insert(task.get());
   return true;
 }
 
 void InFlight::Leave(InputTask* task) {
-  absl::MutexLock lock(&mu_);
-  tasks_.erase(task);
-  if (tasks_.empty()) emptied_.SignalAll();
+  Part& part = PartOf(task);
+  absl::MutexLock lock(&part.mu);
+  part.tasks.erase(task);
+  if (part.tasks.empty()) part.emptied.SignalAll();
 }
 
 void InFlight::Close() {
-  absl::MutexLock lock(&mu_);
-  closed_ = true;
+  for (Part& part : parts_) {
+    absl::MutexLock lock(&part.mu);
+    part.closed = true;
+  }
 }
 
 bool InFlight::AwaitEmpty(absl::Time deadline) {
-  absl::MutexLock lock(&mu_);
-  while (!tasks_.empty()) {
-    if (clock_->Now() >= deadline) return false;
-    clock_->WaitUntil(&emptied_, &mu_, deadline);
+  for (Part& part : parts_) {
+    absl::MutexLock lock(&part.mu);
+    while (!part.tasks.empty()) {
+      if (clock_->Now() >= deadline) return false;
+      clock_->WaitUntil(&part.emptied, &part.mu, deadline);
+    }
   }
   return true;
 }
 
 void InFlight::FinishAll(const absl::Status& status) {
   std::vector<std::shared_ptr<InputTask>> left;
-  {
-    absl::MutexLock lock(&mu_);
-    left.reserve(tasks_.size());
-    for (InputTask* task : tasks_) {
+  for (Part& part : parts_) {
+    absl::MutexLock lock(&part.mu);
+    for (InputTask* task : part.tasks) {
       // Null while the task's destructor waits for the lock: it finishes
       // itself.
       if (auto held = task->weak_from_this().lock()) {

@@ -10,6 +10,7 @@
 #ifndef SVDSERVE_ENGINE_SCHEDULE_TASK_H_
 #define SVDSERVE_ENGINE_SCHEDULE_TASK_H_
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -88,28 +89,37 @@ class InputTask : public std::enable_shared_from_this<InputTask> {
 };
 
 // The accepted tasks that are not finished yet, wherever they are. Thread-safe;
-// must outlive its tasks. Holds none of them alive.
+// must outlive its tasks. Holds none of them alive. Every input comes and goes
+// through here, on any thread, so it is in parts that have a lock each.
 class InFlight {
  public:
   explicit InFlight(Clock* clock) : clock_(clock) {}
 
   // False once closed.
-  bool Enter(const std::shared_ptr<InputTask>& task) ABSL_LOCKS_EXCLUDED(mu_);
-  void Close() ABSL_LOCKS_EXCLUDED(mu_);
-  // Waits until no task is left; false if the deadline came first.
-  bool AwaitEmpty(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mu_);
+  bool Enter(const std::shared_ptr<InputTask>& task);
+  void Close();
+  // Waits until no task is left of those that have entered; false if the
+  // deadline came first.
+  bool AwaitEmpty(absl::Time deadline);
   // Finishes every task that is not, in no order.
-  void FinishAll(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mu_);
+  void FinishAll(const absl::Status& status);
 
  private:
   friend class InputTask;
-  void Leave(InputTask* task) ABSL_LOCKS_EXCLUDED(mu_);
+  struct alignas(64) Part {
+    absl::Mutex mu;
+    absl::CondVar emptied;
+    bool closed ABSL_GUARDED_BY(mu) = false;
+    absl::flat_hash_set<InputTask*> tasks ABSL_GUARDED_BY(mu);
+  };
+
+  void Leave(InputTask* task);
+  Part& PartOf(const InputTask* task) {
+    return parts_[reinterpret_cast<uintptr_t>(task) / 64 % parts_.size()];
+  }
 
   Clock* const clock_;
-  absl::Mutex mu_;
-  absl::CondVar emptied_;
-  bool closed_ ABSL_GUARDED_BY(mu_) = false;
-  absl::flat_hash_set<InputTask*> tasks_ ABSL_GUARDED_BY(mu_);
+  std::array<Part, 16> parts_;
 };
 
 }  // namespace svdserve

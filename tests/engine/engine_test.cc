@@ -312,6 +312,56 @@ TEST_F(EngineTest, TextBeyondItsBudgetIsRefusedAtTheDoor) {
   engine_.reset();
 }
 
+TEST_F(EngineTest, AShortTextAloneIsTokenizedByItsCaller) {
+  std::thread::id where;
+  prepare_ = [&] {
+    tokenizer_->on_encode = [&] { where = std::this_thread::get_id(); };
+  };
+  MustBuild();
+  RequestContext alone;
+  alone.alone = true;
+  InputOptions cut;
+  cut.truncate = true;
+  const auto run = [&](int length, const RequestContext& context) {
+    const auto ending =
+        Submit(TextInput(std::string(length, 'a')), cut, context);
+    ending->Await();
+    EXPECT_TRUE(ending->result().ok());
+    return where == std::this_thread::get_id();
+  };
+  EXPECT_TRUE(run(3, alone));
+  EXPECT_FALSE(run(3, {}));
+  EXPECT_FALSE(run(8000, alone));
+}
+
+TEST_F(EngineTest, AShortTextAloneWaitsItsTurnBehindOthers) {
+  const std::thread::id caller = std::this_thread::get_id();
+  std::atomic<bool> here = false;
+  absl::Mutex mu;
+  bool open = false;
+  prepare_ = [&] {
+    tokenizer_->on_encode = [&] {
+      if (std::this_thread::get_id() == caller) here = true;
+      absl::MutexLock lock(&mu);
+      if (!here) mu.Await(absl::Condition(&open));
+    };
+  };
+  MustBuild();
+  const auto first = SubmitText("a");
+  RequestContext alone;
+  alone.alone = true;
+  const auto second = Submit(TextInput("b"), {}, alone);
+  EXPECT_FALSE(here);
+  {
+    absl::MutexLock lock(&mu);
+    open = true;
+  }
+  first->Await();
+  second->Await();
+  EXPECT_TRUE(second->result().ok());
+  engine_.reset();
+}
+
 TEST_F(EngineTest, AFullQueueIsRefusedWithARetryHint) {
   MustBuild();
   const uint64_t charge =
@@ -397,6 +447,7 @@ TEST_F(EngineTest, CancelledTextIsNotTokenized) {
   };
   MustBuild();
   const auto first = SubmitText("a");
+  while (tokenizer_->encoded == 0) std::this_thread::yield();
   CancellationSource source;
   RequestContext context;
   context.cancelled = source.token();

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "server/process_stats.h"
 #include "tests/server/fake_engine.h"
 
 namespace svdserve {
@@ -132,6 +133,17 @@ TEST_F(MetricsTest, TheProcessIsMeasured) {
   ASSERT_NE(at, std::string::npos);
   EXPECT_GT(std::atof(text.c_str() + at + 31), 1 << 20);
   EXPECT_THAT(text, HasSubstr("process_cpu_seconds_total"));
+}
+
+TEST_F(MetricsTest, TheHeapIsWhatIsAllocatedNow) {
+  constexpr size_t kBytes = 64 << 20;
+  const auto heap = [] { return ReadProcessStats().heap_bytes; };
+  const uint64_t before = heap();
+  if (before == 0) GTEST_SKIP() << "a sanitizer's allocator";
+  void* volatile memory = std::malloc(kBytes);
+  EXPECT_GE(heap(), before + kBytes);
+  std::free(memory);
+  EXPECT_LT(heap(), before + kBytes / 2);
 }
 
 TEST_F(MetricsTest, CountingIsThreadSafe) {

@@ -164,11 +164,37 @@ TEST_F(BatchSchedulerTest, TheWindowEndsWhenTheLastExpectedCame) {
   Submit(90);
   EXPECT_FALSE(scheduler_->TryPull().has_value());
   std::thread arrival([&] {
-    Submit(90);
-    scheduler_->Expect(-1);
+    MadeTask last = maker_.Make(90);
+    EXPECT_TRUE(scheduler_->SubmitAll({&last.task, 1}, 1).front().ok());
   });
   EXPECT_EQ(scheduler_->Pull(absl::InfiniteFuture())->tasks.size(), 2);
   arrival.join();
+}
+
+TEST_F(BatchSchedulerTest, TheWindowEndsWhenWhatWasExpectedDoesNotCome) {
+  Configure({.gather_window = absl::Hours(1)});
+  scheduler_->Expect(2);
+  Submit(90);
+  EXPECT_FALSE(scheduler_->TryPull().has_value());
+  EXPECT_TRUE(scheduler_->SubmitAll({}, 2).empty());
+  EXPECT_TRUE(scheduler_->TryPull().has_value());
+}
+
+TEST_F(BatchSchedulerTest, OfSeveralEachIsTakenOrStaysWithItsOwner) {
+  Configure({}, /*queue_budget=*/150);
+  std::vector<MadeTask> made = {maker_.Make(90), maker_.Make(90),
+                                maker_.Make(30)};
+  std::vector<std::shared_ptr<InputTask>> tasks;
+  for (const MadeTask& each : made) tasks.push_back(each.task);
+  const auto statuses = scheduler_->SubmitAll(absl::MakeSpan(tasks), 0);
+  ASSERT_EQ(statuses.size(), 3);
+  EXPECT_TRUE(statuses[0].ok());
+  EXPECT_EQ(statuses[1].code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(statuses[2].ok());
+  EXPECT_EQ(tasks[0], nullptr);
+  EXPECT_EQ(tasks[1], made[1].task);
+  EXPECT_EQ(tasks[2], nullptr);
+  EXPECT_EQ(scheduler_->TryPull()->tasks.size(), 2);
 }
 
 TEST_F(BatchSchedulerTest, TheWindowEndsWhenTheBatchIsFull) {
