@@ -202,7 +202,7 @@ TEST(EmulatorDeathTest, NamesWhatDiverges) {
 
 TEST(EmulatorDeathTest, NamesDependentKernelsThatDoNotWait) {
   const auto run = [](void (*kernel)(Params)) {
-    (void)LaunchDependent(kernel, 1, dim3(1), 64, 0, nullptr, Params());
+    (void)LaunchDependent(kernel, dim3(1), 64, 0, nullptr, Params());
   };
   EXPECT_DEATH(run(WaitsInOneWarp),
                "did not wait for prior kernels is at the kernel's end");
