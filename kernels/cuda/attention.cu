@@ -145,13 +145,23 @@ __global__ void __launch_bounds__(kThreads, C::kBlocksPerMultiprocessor)
                    lane);
 }
 
-using Launcher = cudaError_t (*)(const AttentionParams&, cudaStream_t);
+using Launcher = cudaError_t (*)(const AttentionParams&, const DeviceLimits&,
+                                 cudaStream_t);
 
 template <class C>
-cudaError_t LaunchConfig(const AttentionParams& params, cudaStream_t stream) {
+cudaError_t LaunchConfig(const AttentionParams& params,
+                         const DeviceLimits& limits, cudaStream_t stream) {
   const int tiles = (params.max_tokens + C::kBlockRows - 1) / C::kBlockRows;
-  return LaunchDependent(AttentionKernel<C>, GridOf(params, tiles), kThreads,
-                         C::kSharedBytes, stream, params);
+  const dim3 grid = GridOf(params, tiles);
+  // Blocks of few rows start early, and then spread.
+  const bool few =
+      int64_t{1} * params.sequences * params.max_tokens <= kFewRows;
+  const int shared_bytes =
+      few ? SpreadBytes(C::kSharedBytes, int64_t{1} * grid.x * grid.y * grid.z,
+                        limits)
+          : C::kSharedBytes;
+  return LaunchDependent(AttentionKernel<C>, grid, kThreads, shared_bytes,
+                         stream, params);
 }
 
 // The committed list of instances: an entry holds dimensions up to its own, the
@@ -227,7 +237,7 @@ cudaError_t Attention(const AttentionParams& params, const DeviceLimits& limits,
     }
     const Launcher launch =
         fills_device ? instance.many_rows[type] : instance.few_rows[type];
-    return launch(plain, stream);
+    return launch(plain, limits, stream);
   }
   return cudaErrorNotSupported;
 }

@@ -37,9 +37,14 @@ struct Tile {
   // Of a multiprocessor, for 16 of k: for each of many blocks, and for one
   // that is alone.
   int cycles, alone;
+  int copiers = 0;  // further warps, which copy in place of those that multiply
+  int least_in = 0;  // shorter sums end sooner by other tiles
 
-  constexpr int Threads() const {
+  constexpr int MultiplyingThreads() const {
     return rows / warp_rows * (columns / warp_columns) * kWarp;
+  }
+  constexpr int Threads() const {
+    return MultiplyingThreads() + copiers * kWarp;
   }
   constexpr int StageBytes() const {
     return (rows + columns) * depth * kElementBytes;
@@ -65,6 +70,8 @@ constexpr Tile kTiles[kGemmTiles] = {
     // one block: deep stages, many of them.
     {32, 32, 128, 4, 16, 16, 3, false, true, 41, 41},
     {16, 32, 128, 6, 16, 16, 3, false, true, 36, 36},
+    // The same for long sums: warps that only copy, and half as many stages.
+    {16, 32, 256, 4, 16, 16, 2, false, true, 36, 33, 2, 1024},
 };
 
 // What every device has; the wide tile is for others.
@@ -74,6 +81,7 @@ static_assert(kTiles[2].SharedBytes() <= 99 << 10);
 static_assert(kTiles[3].SharedBytes() <= 99 << 10);
 static_assert(kTiles[4].SharedBytes() <= 99 << 10);
 static_assert(kTiles[5].SharedBytes() <= 99 << 10);
+static_assert(kTiles[6].SharedBytes() <= 99 << 10);
 
 constexpr int DivideUp(int a, int b) { return (a + b - 1) / b; }
 
@@ -87,6 +95,7 @@ struct Config {
   using Element = T;
   static constexpr Tile kShape = kTiles[kTile];
   static constexpr int kThreads = kShape.Threads();
+  static constexpr int kMultiplying = kShape.MultiplyingThreads();
   static constexpr int kRows = kShape.rows;
   static constexpr int kDepth = kShape.depth;
   static constexpr bool kGated = kForm == Form::kGated;
@@ -128,12 +137,14 @@ class GemmBlock {
     constexpr int kStages = C::kShape.stages;
     const int steps = (params_.in + C::kDepth - 1) / C::kDepth;
 #pragma unroll
-    for (int step = 0; step < kStages - 1; ++step) LoadWeights(step, step);
+    for (int step = 0; step < kStages - 1; ++step) {
+      LoadWeights(step, step, threadIdx.x);
+    }
     WaitForPriorKernels();
     LetNextKernelStartIfFew(params_.rows);
 #pragma unroll
     for (int step = 0; step < kStages - 1; ++step) {
-      LoadRows(step, step);
+      LoadRows(step, step, threadIdx.x);
       CopyCommit();
     }
     int stage = 0;
@@ -142,20 +153,30 @@ class GemmBlock {
     for (int step = 0; step < steps; ++step) {
       CopyWait<kStages - 2>();
       __syncthreads();
-      MultiplyAdd(stage, step + kStages - 1, next_stage);
+      if (Multiplies()) {
+        MultiplyAdd(stage, step + kStages - 1, next_stage);
+      } else {
+        Load(step + kStages - 1, next_stage);
+      }
       next_stage = stage;
       if (++stage == kStages) stage = 0;
     }
     CopyWait<0>();
-    if constexpr (C::kSums) return StoreSums();
+    if constexpr (C::kSums) {
+      if (Multiplies()) StoreSums();
+      return;
+    }
     __syncthreads();
-    Finish();
+    if (Multiplies()) Finish();
     __syncthreads();
-    Store();
+    if (Multiplies()) Store();
   }
 
  private:
   __device__ static int Lane() { return threadIdx.x % kWarp; }
+  __device__ static bool Multiplies() {
+    return C::kShape.copiers == 0 || threadIdx.x < C::kMultiplying;
+  }
   // Of the warp, in the block's tile.
   __device__ static int FirstRow() {
     return threadIdx.x / kWarp % (C::kRows / C::kShape.warp_rows) *
@@ -169,28 +190,38 @@ class GemmBlock {
     return shared_ + stage * C::kStageBytes;
   }
 
-  // Zeros past the rows, past `out` and past `in`.
+  // By those who copy while products run; the others' part is empty.
   __device__ void Load(int step, int stage) const {
-    LoadRows(step, stage);
-    LoadWeights(step, stage);
+    constexpr int kCopiers = C::kThreads - C::kMultiplying;
+    if constexpr (kCopiers == 0) {
+      LoadRows(step, stage, threadIdx.x);
+      LoadWeights(step, stage, threadIdx.x);
+    } else if (!Multiplies()) {
+      const int copier = threadIdx.x - C::kMultiplying;
+      LoadRows<kCopiers>(step, stage, copier);
+      LoadWeights<kCopiers>(step, stage, copier);
+    }
     CopyCommit();
   }
-  __device__ void LoadRows(int step, int stage) const {
+  // By so many threads. Zeros past the rows, past `out` and past `in`.
+  template <int kThreads = C::kThreads>
+  __device__ void LoadRows(int step, int stage, int thread) const {
     const int k = step * C::kDepth;
-    CopyTile<C::kDepth, C::kRows, C::kThreads>(
+    CopyTile<C::kDepth, C::kRows, kThreads>(
         Stage(stage), static_cast<const T*>(params_.x) + k, params_.x_stride,
-        params_.in - k, first_row_, params_.rows);
+        params_.in - k, first_row_, params_.rows, thread);
   }
-  __device__ void LoadWeights(int step, int stage) const {
+  template <int kThreads = C::kThreads>
+  __device__ void LoadWeights(int step, int stage, int thread) const {
     const int k = step * C::kDepth;
     unsigned char* tile = Stage(stage);
 #pragma unroll
     for (int i = 0; i < C::kWeights; ++i) {
       const T* weight =
           static_cast<const T*>(i == 0 ? params_.w : params_.gate);
-      CopyTile<C::kDepth, C::kColumns, C::kThreads>(
+      CopyTile<C::kDepth, C::kColumns, kThreads>(
           tile + C::kXBytes + i * C::kWeightBytes, weight + k, params_.in,
-          params_.in - k, first_column_, params_.out);
+          params_.in - k, first_column_, params_.out, thread);
     }
   }
 
@@ -304,8 +335,8 @@ class GemmBlock {
   // Neighbouring threads write neighbouring chunks.
   __device__ void Store() const {
     constexpr int kAcross = C::kColumns / kChunk;
-    constexpr int kDown = C::kThreads / kAcross;
-    static_assert(C::kThreads % kAcross == 0 && C::kRows % kDown == 0);
+    constexpr int kDown = C::kMultiplying / kAcross;
+    static_assert(C::kMultiplying % kAcross == 0 && C::kRows % kDown == 0);
     const T* staged = reinterpret_cast<const T*>(shared_);
     const int column = threadIdx.x % kAcross * kChunk;
     if (first_column_ + column >= params_.out) return;
@@ -477,12 +508,20 @@ int FastestTile(const GemmParams& params, int count,
   int fastest = -1;
   for (int i = 0; i < kGemmTiles; ++i) {
     if (!Takes(kTiles[i], params, limits)) continue;
+    if (params.in < kTiles[i].least_in) continue;
     if (fastest < 0 || Cycles(kTiles[i], params, count, limits) <
                            Cycles(kTiles[fastest], params, count, limits)) {
       fastest = i;
     }
   }
   return fastest;
+}
+
+// Blocks of few rows start early, and then spread.
+int SharedBytesOf(const Tile& tile, int64_t blocks, int rows,
+                  const DeviceLimits& limits) {
+  return rows > kFewRows ? tile.SharedBytes()
+                         : SpreadBytes(tile.SharedBytes(), blocks, limits);
 }
 
 constexpr auto kAllTiles = std::make_index_sequence<kGemmTiles>();
@@ -501,8 +540,9 @@ cudaError_t GemmWithTile(int tile, const GemmParams& params,
           ? Find<__nv_bfloat16>(tile, FormOf(params), kAllTiles)
           : Find<__half>(tile, FormOf(params), kAllTiles);
   const auto blocks = static_cast<unsigned>(Blocks(kTiles[tile], params));
-  return LaunchDependent(kernel, dim3(blocks), kTiles[tile].Threads(),
-                         kTiles[tile].SharedBytes(), stream, params);
+  return LaunchDependent(
+      kernel, dim3(blocks), kTiles[tile].Threads(),
+      SharedBytesOf(kTiles[tile], blocks, params.rows, limits), stream, params);
 }
 
 cudaError_t Gemm(const GemmParams& params, const DeviceLimits& limits,
@@ -543,7 +583,9 @@ cudaError_t GemmGroup(const GemmParams* parts, int count,
           : FindForGroups<__half>(tile, kAllTiles);
   const auto blocks = static_cast<unsigned>(Blocks(kTiles[tile], parts[0]));
   return LaunchDependent(kernel, dim3(blocks, count), kTiles[tile].Threads(),
-                         kTiles[tile].SharedBytes(), stream, group);
+                         SharedBytesOf(kTiles[tile], int64_t{count} * blocks,
+                                       parts[0].rows, limits),
+                         stream, group);
 }
 
 }  // namespace svdserve::cuda

@@ -41,7 +41,7 @@ cudaError_t GemmGroup(const GemmParams* parts, int count,
 
 // By one tile of the table, the same bits; for tests and benchmarks.
 // cudaErrorNotSupported where the device, a gate or sums refuse it.
-inline constexpr int kGemmTiles = 6;
+inline constexpr int kGemmTiles = 7;
 cudaError_t GemmWithTile(int tile, const GemmParams& params,
                          const DeviceLimits& limits, cudaStream_t stream);
 

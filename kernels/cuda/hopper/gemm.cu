@@ -71,9 +71,12 @@ constexpr Tile kTiles[kGemmTiles] = {
     {128, 64, 8, true},
     {64, 80, 9, false},
 };
-// Smaller products end sooner by portable kernels.
-constexpr int kLeastRows = 256;
+// Smaller products end sooner by portable kernels: of fewer rows than kManyRows
+// all but the widest.
+constexpr int kLeastRows = 128;
+constexpr int kManyRows = 256;
 constexpr int64_t kLeastResults = 96 << 10;
+constexpr int64_t kLeastResultsOfFewRows = 256 << 10;
 
 constexpr int MostSharedBytes() {
   int most = 0;
@@ -476,11 +479,13 @@ int64_t Cycles(const Tile& tile, const Group& group,
   return turns * std::max(products, (products + finish) / 2) + finish;
 }
 
+// Of few rows those by both warpgroups together.
 int FastestTile(const Group& group, const DeviceLimits& limits) {
-  int fastest = 0;
-  for (int i = 1; i < kGemmTiles; ++i) {
-    if (Cycles(kTiles[i], group, limits) <
-        Cycles(kTiles[fastest], group, limits)) {
+  int fastest = -1;
+  for (int i = 0; i < kGemmTiles; ++i) {
+    if (group.rows < kManyRows && !kTiles[i].together) continue;
+    if (fastest < 0 || Cycles(kTiles[i], group, limits) <
+                           Cycles(kTiles[fastest], group, limits)) {
       fastest = i;
     }
   }
@@ -490,10 +495,11 @@ int FastestTile(const Group& group, const DeviceLimits& limits) {
 }  // namespace
 
 bool GemmTakes(const GemmParams& params, const DeviceLimits& limits) {
+  const int64_t least =
+      params.rows < kManyRows ? kLeastResultsOfFewRows : kLeastResults;
   return params.rows >= kLeastRows &&
-         int64_t{params.rows} * params.out >= kLeastResults &&
-         params.gate == nullptr && params.sums == nullptr &&
-         limits.shared_bytes >= kMostSharedBytes;
+         int64_t{params.rows} * params.out >= least && params.gate == nullptr &&
+         params.sums == nullptr && limits.shared_bytes >= kMostSharedBytes;
 }
 
 bool GemmGroupTakes(const GemmParams* parts, int count,

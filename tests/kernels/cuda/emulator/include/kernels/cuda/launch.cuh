@@ -4,6 +4,7 @@
 #ifndef SVDSERVE_TESTS_KERNELS_CUDA_EMULATOR_LAUNCH_CUH_
 #define SVDSERVE_TESTS_KERNELS_CUDA_EMULATOR_LAUNCH_CUH_
 
+#include "kernels/cuda/types.h"
 #include "tests/kernels/cuda/emulator/emulator.h"
 
 namespace svdserve::cuda {
@@ -30,6 +31,10 @@ cudaError_t LaunchDependent(void (*kernel)(Params), dim3 grid, int threads,
 inline void WaitForPriorKernels() { emulator::WaitForPriorKernels(); }
 inline void LetNextKernelStart() { emulator::LetNextKernelStart(); }
 inline void LetNextKernelStartIfFew(int64_t /*rows*/) { LetNextKernelStart(); }
+inline int SpreadBytes(int bytes, int64_t /*blocks*/,
+                       const DeviceLimits& /*limits*/) {
+  return bytes;
+}
 inline unsigned char* SharedMemory() { return emulator::SharedMemory(); }
 
 }  // namespace svdserve::cuda
