@@ -118,7 +118,7 @@ def tokenizer(result):
           f"{r['tokens_per_s'] / 1e6:.2f}", f"{r['speedup_over_encode_batch']:.1f}×"] for r in result["rows"]])
 
 
-# ---- GPU (frontier_gpu.json and encoder_few_rows_gpu.json are for reading as they are) ----
+# ---- GPU (frontier_gpu.json is for reading as it is) ----
 
 def gpu_origin(result):
     return f"{result['gpu']['name']}, {result['dtype']}, {result['date'][:10]}; `{result['benchmark']}.json`."
@@ -156,7 +156,7 @@ def encoder_gpu(result):
     heads, body = by_shape(kept, lambda r: (r["model"], r["ranks"], r["plan"]))
     lines = [f"**Encoder on a GPU**, ms from one batch's end to the next, copies included; bar: within 20 % of "
              f"PyTorch's activation bytes (35 % below 16,384 tokens); NAME/1: that way, not in chunks. "
-             f"Kernels: {result.get('kernels', 'all')}. {gpu_origin(result)}", ""]
+             f"{gpu_origin(result)}", ""]
     return lines + table(["model", "ranks", "plan"] + heads, body)
 
 
@@ -247,19 +247,26 @@ def strictness(rows):
 
 
 def serving_gpu(result):
-    soak, engine = result["soak"], result["engine"]
-    best = max(row["ok_tokens_per_second"] for row in result["bfloat16"]["throughput"]
-               if row["lengths"].startswith("fixed"))
-    alone = max(row["tokens_per_second"] for row in engine["results"])
+    devices = result["bfloat16"]["server"]["devices"]
+    rows = result["bfloat16"]["throughput"]
+    best = max(row["ok_tokens_per_second"] for row in rows if row["lengths"].startswith("fixed"))
+    text = max(row["ok_tokens_per_second"] for row in rows if not row["lengths"].startswith("fixed"))
+    alone = devices * max(row["tokens_per_second"] for row in result["engine"]["results"])
     body = [[f"{result[dtype]['cosine']['min']:.6f}" for dtype in ("bfloat16", "float16")] +
-            [f"{best:,.0f} tokens/s", f"{alone:,.0f} tokens/s", f"{100 * best / alone:.0f} %",
-             f"{1e3 * result['bfloat16']['lone_query_seconds']['p50']:.2f} ms",
-             f"{soak['growth_bytes']['other'] + soak['growth_bytes']['fixed']:,.0f} bytes"]]
-    lines = [f"**Serving on a GPU** over gRPC, the client on the same processors: {result['model']}; "
-             f"{soak['seconds']:.0f} s of bursts. {result['gpu']['name']}, {result['date'][:10]}; "
-             f"`{result['benchmark']}.json`.", ""]
-    return lines + table(["least cosine, bfloat16", "float16", "served at saturation", "engine alone", "share",
-                          "lone 16-token query, p50", "device memory's growth"], body)
+            [f"{best:,.0f} tokens/s", f"{alone:,.0f} tokens/s", f"{100 * best / alone:.0f} %", f"{text:,.0f} tokens/s",
+             f"{1e3 * result['bfloat16']['lone_query_seconds']['p50']:.2f} ms"]]
+    lines = [f"**Serving on a GPU** over gRPC, the client on the same processors: {result['model']}; {devices} × "
+             f"{result['gpu']['name']}, {result['date'][:10]}; `{result['benchmark']}.json`.", ""]
+    return lines + table(["least cosine, bfloat16", "float16", "served at saturation", "engine alone, all devices",
+                          "share", "served, real text", "lone 16-token query, p50"], body)
+
+
+def serving_soak_gpu(result):
+    soak = result["soak"]
+    body = [[f"{soak['seconds']:.0f} s", f"{soak['growth_bytes']['other'] + soak['growth_bytes']['fixed']:,.0f} bytes"]]
+    lines = [f"**Soak on a GPU**: bursts of mixed lengths, {result['gpu']['name']}, {result['date'][:10]}, portable "
+             "kernels; `serving_soak_gpu.json`.", ""]
+    return lines + table(["bursts for", "device memory's growth"], body)
 
 
 def engine_gpu(result):
@@ -274,7 +281,8 @@ def engine_gpu(result):
 TABLES = [("peers_cpu", peers), ("peers_cpu_avx512", speed), ("serving_cpu", serving), ("overload", overload),
           ("tokenizer", tokenizer), ("accuracy_cpu", accuracy), ("quality", quality),
           ("encoder_gpu", lambda result: encoder_gpu(result) + memory_gpu(result)), ("peers_gpu", peers_gpu),
-          ("kernels_gpu", kernels_gpu), ("serving_gpu", serving_gpu), ("engine_gpu", engine_gpu)]
+          ("kernels_gpu", kernels_gpu), ("serving_gpu", serving_gpu),
+          ("serving_soak_gpu", serving_soak_gpu), ("engine_gpu", engine_gpu)]
 
 
 def make():
