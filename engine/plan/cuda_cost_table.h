@@ -1,7 +1,7 @@
 // How fast the CUDA kernels run: data, one row an architecture.
 //
-// sm_90 is MEASURED: tests/bench/fit_cost_table.py of kernels_gpu.json (H200,
-// 310 rows of the kernels that such a device runs); the root mean square of
+// sm_90 is MEASURED: tests/bench/fit_cost_table.py of a kernels_gpu.json (H200,
+// 2026-11-24, 310 rows; the committed one is newer); the root mean square of
 // ln(predicted / measured) is 0.14 for products, 0.15 for product + norm, 0.10
 // for the fused feed-forward, 0.15 and 0.09 for attention, plain and low-rank.
 // Product + norm of a dense layer (sums of 768 and more) is left out: another

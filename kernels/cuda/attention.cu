@@ -153,13 +153,9 @@ cudaError_t LaunchConfig(const AttentionParams& params,
                          const DeviceLimits& limits, cudaStream_t stream) {
   const int tiles = (params.max_tokens + C::kBlockRows - 1) / C::kBlockRows;
   const dim3 grid = GridOf(params, tiles);
-  // Blocks of few rows start early, and then spread.
-  const bool few =
-      int64_t{1} * params.sequences * params.max_tokens <= kFewRows;
   const int shared_bytes =
-      few ? SpreadBytes(C::kSharedBytes, int64_t{1} * grid.x * grid.y * grid.z,
-                        limits)
-          : C::kSharedBytes;
+      SpreadIfFew(C::kSharedBytes, int64_t{1} * grid.x * grid.y * grid.z,
+                  int64_t{1} * params.sequences * params.max_tokens, limits);
   return LaunchDependent(AttentionKernel<C>, grid, kThreads, shared_bytes,
                          stream, params);
 }

@@ -517,13 +517,6 @@ int FastestTile(const GemmParams& params, int count,
   return fastest;
 }
 
-// Blocks of few rows start early, and then spread.
-int SharedBytesOf(const Tile& tile, int64_t blocks, int rows,
-                  const DeviceLimits& limits) {
-  return rows > kFewRows ? tile.SharedBytes()
-                         : SpreadBytes(tile.SharedBytes(), blocks, limits);
-}
-
 constexpr auto kAllTiles = std::make_index_sequence<kGemmTiles>();
 
 }  // namespace
@@ -542,7 +535,8 @@ cudaError_t GemmWithTile(int tile, const GemmParams& params,
   const auto blocks = static_cast<unsigned>(Blocks(kTiles[tile], params));
   return LaunchDependent(
       kernel, dim3(blocks), kTiles[tile].Threads(),
-      SharedBytesOf(kTiles[tile], blocks, params.rows, limits), stream, params);
+      SpreadIfFew(kTiles[tile].SharedBytes(), blocks, params.rows, limits),
+      stream, params);
 }
 
 cudaError_t Gemm(const GemmParams& params, const DeviceLimits& limits,
@@ -582,10 +576,11 @@ cudaError_t GemmGroup(const GemmParams* parts, int count,
           ? FindForGroups<__nv_bfloat16>(tile, kAllTiles)
           : FindForGroups<__half>(tile, kAllTiles);
   const auto blocks = static_cast<unsigned>(Blocks(kTiles[tile], parts[0]));
-  return LaunchDependent(kernel, dim3(blocks, count), kTiles[tile].Threads(),
-                         SharedBytesOf(kTiles[tile], int64_t{count} * blocks,
-                                       parts[0].rows, limits),
-                         stream, group);
+  return LaunchDependent(
+      kernel, dim3(blocks, count), kTiles[tile].Threads(),
+      SpreadIfFew(kTiles[tile].SharedBytes(), int64_t{count} * blocks,
+                  parts[0].rows, limits),
+      stream, group);
 }
 
 }  // namespace svdserve::cuda

@@ -110,6 +110,12 @@ inline int SpreadBytes(int bytes, int64_t blocks, const DeviceLimits& limits) {
       bytes, std::min<int64_t>(spread / 16 * 16, limits.shared_bytes));
 }
 
+// The same of kernels that let the next one start early for few rows alone.
+inline int SpreadIfFew(int bytes, int64_t blocks, int64_t rows,
+                       const DeviceLimits& limits) {
+  return rows <= kFewRows ? SpreadBytes(bytes, blocks, limits) : bytes;
+}
+
 #ifdef __CUDACC__
 __device__ inline unsigned char* SharedMemory() {
   extern __shared__ __align__(128) unsigned char svdserve_shared[];

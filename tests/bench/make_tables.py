@@ -179,10 +179,10 @@ def memory_gpu(result):
     for row in stack:
         key = (row["model"], row["weights"], row["shape"])
         fastest[key] = min(row["median_ms"], fastest.get(key, row["median_ms"]))
-    lines = ["", "**Time and activation bytes on a GPU**: the planner's plan, everything included, of 32×128 and from 16,384 "
-             "tokens on within the bar, against the "
-             "fastest PyTorch (eager, compiled or a graph of either; encoder stack alone), dense and of the same "
-             "factors, and against the bytes of PyTorch dense, eager with SDPA.", ""]
+    lines = ["", "**Time and activation bytes on a GPU**: the planner's plan, everything included, of 32×128 and "
+             "from 16,384 tokens on within the bar, against the fastest PyTorch (eager, compiled or a graph of either; "
+             "encoder stack alone), dense and of the same factors, and against the bytes of PyTorch dense, eager with "
+             "SDPA.", ""]
     body = []
     for row in sorted(measured(result["results"]), key=lambda r: (r["model"], r["ranks"] != "r50", r["shape"])):
         model, ranks, shape, ours = row["model"], row["ranks"], row["shape"], row["median_ms"]

@@ -31,7 +31,7 @@ cudaError_t LaunchDependent(void (*kernel)(Params), dim3 grid, int threads,
 inline void WaitForPriorKernels() { emulator::WaitForPriorKernels(); }
 inline void LetNextKernelStart() { emulator::LetNextKernelStart(); }
 inline void LetNextKernelStartIfFew(int64_t /*rows*/) { LetNextKernelStart(); }
-inline int SpreadBytes(int bytes, int64_t /*blocks*/,
+inline int SpreadIfFew(int bytes, int64_t /*blocks*/, int64_t /*rows*/,
                        const DeviceLimits& /*limits*/) {
   return bytes;
 }
