@@ -9,6 +9,7 @@
 #include "kernels/cuda/fused_ffn.h"
 #include "kernels/cuda/gemm_norm.h"
 #include "kernels/cuda/lowrank_attention.h"
+#include "kernels/cuda/row_chain.h"
 
 namespace svdserve {
 namespace {
@@ -66,6 +67,17 @@ absl::StatusOr<cuda::Type> TypeOf(ComputeType compute) {
       "float32 is for the CPU; a GPU computes in bfloat16 or float16");
 }
 
+// Whether one kernel can end attention and make the feed-forward's factors.
+bool TakesChain(const ModelShape& shape, const LayerRanks& ranks,
+                const cuda::DeviceLimits& limits) {
+  return ranks.attention_output > 0 && ranks.ffn_in > 0 &&
+         cuda::RowChainTakes({.in = shape.heads * shape.head_dim,
+                              .rank = ranks.attention_output,
+                              .hidden = shape.hidden,
+                              .out = ranks.ffn_in},
+                             limits);
+}
+
 // What the fused kernels take of each layer.
 std::vector<LayerFusion> FusionOf(const ModelShape& shape,
                                   const cuda::DeviceLimits& limits) {
@@ -81,6 +93,9 @@ std::vector<LayerFusion> FusionOf(const ModelShape& shape,
     layer.feed_forward =
         ranks.ffn_in > 0 && ranks.ffn_out > 0 &&
         cuda::FusedFfnTakes(ranks.ffn_in, ranks.ffn_out, false, limits);
+    if (TakesChain(shape, ranks, limits)) {
+      layer.chain_rows = cuda::kRowChainRows;
+    }
     fusion.push_back(layer);
   }
   return fusion;

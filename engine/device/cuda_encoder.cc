@@ -9,6 +9,7 @@
 #include "kernels/cuda/fused_ffn.h"
 #include "kernels/cuda/gemm_norm.h"
 #include "kernels/cuda/lowrank_attention.h"
+#include "kernels/cuda/row_chain.h"
 
 namespace svdserve {
 namespace {
@@ -61,16 +62,18 @@ struct CudaEncoder::Scratch {
       : factors(encoder.At(plan.Find(step, Role::kFactors))),
         qkv(encoder.At(plan.Find(step, Role::kQkv))),
         context(encoder.At(plan.Find(step, Role::kContext))),
+        next_factors(encoder.At(plan.Find(step, Role::kNextFactors))),
         narrow(encoder.At(plan.Find(step, Role::kNarrow))),
         inner(encoder.At(plan.Find(step, Role::kInner))),
         update(encoder.At(plan.Find(step, Role::kUpdate))) {}
 
-  std::byte* factors;  // [rows, ranks]
-  std::byte* qkv;      // [3, rows, heads of a group * head_dim]
-  std::byte* context;  // [rows, heads * head_dim]
-  std::byte* narrow;   // [rows, rank]
-  std::byte* inner;    // [rows, intermediate]
-  std::byte* update;   // [rows, hidden] float
+  std::byte* factors;       // [rows, ranks]
+  std::byte* qkv;           // [3, rows, heads of a group * head_dim]
+  std::byte* context;       // [rows, heads * head_dim]
+  std::byte* next_factors;  // [rows, rank]
+  std::byte* narrow;        // [rows, rank]
+  std::byte* inner;         // [rows, intermediate]
+  std::byte* update;        // [rows, hidden] float
 };
 
 // ---- The batch ----
@@ -193,6 +196,7 @@ void CudaEncoder::Attention(const Scratch& scratch, const Step& step,
                   std::min(group, shape_.heads - head));
     }
   }
+  if (step.chained) return EndChained(scratch, layer, chunk);
   // x = LayerNorm(x + context·W_o)
   const CudaLinear& output = layer.attention_output;
   const std::byte* from = scratch.context;
@@ -202,6 +206,30 @@ void CudaEncoder::Attention(const Scratch& scratch, const Step& step,
   }
   AddAndNormalize(output.second, layer.attention_norm, chunk, from,
                   scratch.update);
+}
+
+// x = LayerNorm(x + context·W_o), and x·U_1 for the feed-forward.
+void CudaEncoder::EndChained(const Scratch& scratch, const CudaLayer& layer,
+                             const Chunk& chunk) {
+  const auto& [narrow, wide] = layer.attention_output;
+  const CudaMatrix& next = layer.ffn_in.first;
+  Note(cuda::RowChain({.type = weights_.type,
+                       .rows = chunk.rows,
+                       .in = narrow.in,
+                       .rank = wide.in,
+                       .hidden = wide.out,
+                       .out = next.out,
+                       .y = scratch.context,
+                       .narrow = narrow.w,
+                       .w = wide.w,
+                       .bias = wide.bias,
+                       .gamma = layer.attention_norm.gamma,
+                       .beta = layer.attention_norm.beta,
+                       .eps = weights_.norm_eps,
+                       .x = chunk.x,
+                       .next = next.w,
+                       .z = scratch.next_factors},
+                      runtime_.device().limits, runtime_.stream()));
 }
 
 void CudaEncoder::AttendFused(const Scratch& scratch, const CudaLayer& layer,
@@ -307,7 +335,9 @@ void CudaEncoder::FeedForward(const Scratch& scratch, const Step& step,
   // P = x·U_1
   const std::byte* from = chunk.x;
   if (layer.ffn_in.first) {
-    Apply(layer.ffn_in.first, chunk.rows, chunk.x, scratch.factors);
+    if (!step.chained) {
+      Apply(layer.ffn_in.first, chunk.rows, chunk.x, scratch.factors);
+    }
     from = scratch.factors;
   }
   // act(P·V_1)·U_2, through memory or not

@@ -82,6 +82,13 @@ class Kernels {
                   sequences * length * (depth + heads * head_dim));
   }
 
+  // One kernel for the end of attention and the feed-forward's factors.
+  double Chain(int64_t rows) const {
+    const int64_t clusters = CeilDiv(rows, costs_.chain.rows);
+    return costs_.launch_seconds + CeilDiv(clusters, costs_.chain.clusters) *
+                                       costs_.chain.cluster_seconds;
+  }
+
  private:
   // FLOP/s of one multiprocessor.
   double Rate(double tflops) const {
@@ -165,6 +172,7 @@ double AttentionChunk(const ModelShape& model, const Kernels& kernels,
                                             model.head_dim, ranks)
                  : UnfusedCore(model, kernels, ranks, sequences, length,
                                chunking.heads);
+  if (chunking.chained) return seconds + kernels.Chain(rows);
   return seconds + Update(kernels, rows, model.heads * model.head_dim,
                           model.hidden, ranks.attention_output, chunking);
 }
@@ -173,8 +181,9 @@ double FeedForwardChunk(const ModelShape& model, const Kernels& kernels,
                         const LayerRanks& ranks, int64_t rows,
                         const Chunking& chunking) {
   if (rows == 0) return 0;
-  double seconds =
-      ranks.ffn_in > 0 ? kernels.Gemm(rows, model.hidden, ranks.ffn_in) : 0;
+  double seconds = ranks.ffn_in > 0 && !chunking.chained
+                       ? kernels.Gemm(rows, model.hidden, ranks.ffn_in)
+                       : 0;
   if (chunking.fused) {
     return seconds + kernels.FusedFfn(rows, ranks, model.intermediate) +
            Update(kernels, rows, ranks.ffn_out, model.hidden, 0, chunking);

@@ -38,6 +38,13 @@ struct CudaLowRankCost {
   double block_seconds;    // what its start and end cost
 };
 
+// A layer's kernel between attention and the feed-forward's inner product.
+struct CudaChainCost {
+  int rows;                // of a cluster
+  int clusters;            // that run at once
+  double cluster_seconds;  // but for its launch
+};
+
 struct CudaCosts {
   int sm;
   int multiprocessors;    // of the device that the rates are of
@@ -53,6 +60,7 @@ struct CudaCosts {
   CudaAttentionCost attention[3];
   int attention_rows;  // queries of a block of plain attention
   CudaLowRankCost lowrank;
+  CudaChainCost chain = {16, 1, 10e-6};  // sm_90 alone has it
 };
 
 inline constexpr CudaCosts kCudaCosts[] = {
@@ -103,7 +111,8 @@ inline constexpr CudaCosts kCudaCosts[] = {
      .fused_ffn = {{128, 0, 720, 0}, {128, 0, 720, 0}},
      .attention = {{32, 389, 388}, {64, 639, 422}, {128, 726, 421}},
      .attention_rows = 128,
-     .lowrank = {480, 0.77, 3.5e-6}},
+     .lowrank = {480, 0.77, 3.5e-6},
+     .chain = {16, 14, 6.3e-6}},
 };
 
 }  // namespace svdserve

@@ -42,6 +42,8 @@ bool HasUpdate(const PlanTarget& target, const Chunking& chunking) {
 // before it writes, and no other block reads them.
 //   factors | q k v
 //   narrow  | context update
+// Chained, the next step's factors lie where that step has its own, first:
+//   next    | context
 LaneLayout AttentionLane(const ModelShape& shape, const PlanTarget& target,
                          const LayerRanks& ranks, const Chunking& chunking) {
   const int element = target.element_bytes;
@@ -51,9 +53,12 @@ LaneLayout AttentionLane(const ModelShape& shape, const PlanTarget& target,
   LaneBuilder lane(chunking.rows);
   uint64_t update = 0;
   if (target.device == Device::kCuda && heads == shape.heads) {
+    const uint64_t last =
+        chunking.chained
+            ? lane.Place(Role::kNextFactors, 0, ranks.ffn_in, element)
+            : lane.Place(Role::kNarrow, 0, ranks.attention_output, element);
     const uint64_t qkv =
-        std::max(lane.Place(Role::kFactors, 0, factors, element),
-                 lane.Place(Role::kNarrow, 0, ranks.attention_output, element));
+        std::max(lane.Place(Role::kFactors, 0, factors, element), last);
     lane.Place(Role::kQkv, qkv, 3 * width, element);
     update = lane.Place(Role::kContext, qkv, width, element);
   } else {

@@ -55,6 +55,7 @@ std::string StepLine(const Step& step) {
     }
     absl::StrAppendFormat(&line, ", %d side by side", step.lanes);
   }
+  if (step.chained) line += ", chained";
   absl::StrAppendFormat(&line, ": reads [%s] writes [%s]", Ids(step.reads),
                         Ids(step.writes));
   if (!step.scratch.empty()) {
@@ -81,6 +82,8 @@ const char* RoleName(Role role) {
       return "hidden";
     case Role::kFactors:
       return "factors";
+    case Role::kNextFactors:
+      return "next_factors";
     case Role::kQkv:
       return "qkv";
     case Role::kContext:

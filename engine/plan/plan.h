@@ -33,6 +33,9 @@ enum class Device { kCpu, kCuda };
 struct LayerFusion {
   int attention_max_tokens = 0;  // the longest sequence; 0: not this layer
   bool feed_forward = false;
+  // Up to so many rows attention may end with the feed-forward's factors; 0:
+  // never.
+  int chain_rows = 0;
   friend bool operator==(const LayerFusion&, const LayerFusion&) = default;
 };
 
@@ -64,6 +67,7 @@ enum class Role {
   kOptions,        // [sequences] int32, what becomes of each row; CUDA
   kHidden,         // [tokens, hidden] the residual stream, updated in place
   kFactors,        // [rows, ranks] x·U of the factored matrices of a phase
+  kNextFactors,    // [rows, rank] kFactors of the step behind it, where chained
   kQkv,            // Q, K and V of a group: CPU [3, heads, rows, head_dim],
                    // CUDA [3, rows, heads * head_dim]
   kContext,        // [rows, heads * head_dim] attention's output
@@ -106,6 +110,9 @@ struct Step {
   int lanes = 1;            // chunks side by side; 1: all workers share one
   int rows_per_chunk = 0;   // tokens whose intermediates exist at once
   int heads_per_group = 0;  // heads whose K and V exist at once; fused: 0
+  // CUDA. Attention: one kernel ends it and makes the factors of the step
+  // behind it. Feed-forward: its factors are there.
+  bool chained = false;
   std::vector<int> reads = {};
   std::vector<int> writes = {};
   std::vector<int> scratch = {};
@@ -160,10 +167,11 @@ class CostFunction {
 // The sizes of one step's chunks, how many run side by side, and how they run.
 struct Chunking {
   int lanes = 1;
-  int rows = 0;         // a multiple of the row tile
-  int heads = 0;        // attention: heads of a group; feed-forward, fused: 0
-  bool fused = false;   // CUDA; else as the matrices are stored
-  bool update = false;  // CUDA: with memory for the update; the CPU always has
+  int rows = 0;          // a multiple of the row tile
+  int heads = 0;         // attention: heads of a group; feed-forward, fused: 0
+  bool fused = false;    // CUDA; else as the matrices are stored
+  bool chained = false;  // CUDA; as Step::chained
+  bool update = false;   // CUDA: with memory for the update; the CPU always has
   friend bool operator==(const Chunking&, const Chunking&) = default;
 };
 
@@ -190,7 +198,8 @@ class Planner {
   // The plan with these chunk sizes in every layer, whatever the arena: for
   // tests and for measuring the cost table. A layer that the fused kernels do
   // not take runs unfused, all heads at once if no group was given; more rows
-  // than update_rows have no update.
+  // than update_rows have no update; steps are chained where both ask for it
+  // and they can be.
   Plan MakePlanWith(const BatchShape& shape, const Chunking& attention,
                     const Chunking& feed_forward) const;
 
@@ -215,6 +224,10 @@ class Planner {
   // Bytes that these chunks take, kernels included.
   uint64_t AttentionScratch(int layer, const Chunking& chunking) const;
   uint64_t FeedForwardScratch(int layer, const Chunking& chunking) const;
+  // Chains the steps of a layer where its kernel takes them and the bytes are
+  // there: of few rows that is the fastest way.
+  void Chain(int layer, const BatchShape& shape, uint64_t scratch_bytes,
+             Chunking* attention, Chunking* feed_forward) const;
   // Whether one choice of chunks serves both layers.
   bool SameLayers(int a, int b) const;
   // Bytes of chunk buffers: the most that any layer takes, where steps that a

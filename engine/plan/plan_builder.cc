@@ -114,6 +114,7 @@ void PlanBuilder::AddAttention(int layer, const Chunking& chunking) {
        .lanes = chunking.lanes,
        .rows_per_chunk = chunking.rows,
        .heads_per_group = chunking.heads,
+       .chained = chunking.chained,
        .reads = {hidden_, offsets_},
        .writes = {hidden_},
        .scratch = AddScratch(lane, chunking.lanes)});
@@ -129,6 +130,7 @@ void PlanBuilder::AddFeedForward(int layer, const Chunking& chunking) {
                          .layer = layer,
                          .lanes = chunking.lanes,
                          .rows_per_chunk = chunking.rows,
+                         .chained = chunking.chained,
                          .reads = {hidden_},
                          .writes = {hidden_},
                          .scratch = AddScratch(lane, chunking.lanes)});

@@ -168,6 +168,24 @@ Chunking Planner::BestFeedForward(int layer, const BatchShape& shape,
   return Choose(candidates, scratch_bytes);
 }
 
+void Planner::Chain(int layer, const BatchShape& shape, uint64_t scratch_bytes,
+                    Chunking* attention, Chunking* feed_forward) const {
+  if (shape.tokens > FusionOf(target_, layer).chain_rows ||
+      feed_forward->rows < shape.tokens) {
+    return;
+  }
+  const Chunking first = {
+      .rows = shape.tokens, .heads = shape_.heads, .chained = true};
+  Chunking second = *feed_forward;
+  second.chained = true;
+  if (std::max(AttentionScratch(layer, first),
+               FeedForwardScratch(layer, second)) > scratch_bytes) {
+    return;
+  }
+  *attention = first;
+  *feed_forward = second;
+}
+
 bool Planner::SameLayers(int a, int b) const {
   return shape_.layers[a] == shape_.layers[b] &&
          FusionOf(target_, a) == FusionOf(target_, b);
@@ -209,6 +227,7 @@ absl::StatusOr<Plan> Planner::MakePlan(const BatchShape& shape) const {
     if (layer == 0 || !SameLayers(layer - 1, layer)) {
       attention = BestAttention(layer, bucket, scratch);
       feed_forward = BestFeedForward(layer, bucket, scratch);
+      Chain(layer, bucket, scratch, &attention, &feed_forward);
     }
     builder.AddAttention(layer, attention);
     builder.AddFeedForward(layer, feed_forward);
@@ -241,6 +260,9 @@ Plan Planner::MakePlanWith(const BatchShape& shape, const Chunking& attention,
     second.fused &= FusesFeedForward(shape_, target_, layer);
     first.update &= first.rows <= target_.update_rows;
     second.update &= second.rows <= target_.update_rows;
+    const bool chained = first.chained && second.chained;
+    first.chained = second.chained = false;
+    if (chained) Chain(layer, bucket, kUnlimited, &first, &second);
     builder.AddAttention(layer, first);
     builder.AddFeedForward(layer, second);
   }

@@ -108,6 +108,10 @@ class Model:
         return self.launch(self.waves(sequences * heads, build + core + start),
                            sequences * length * (depth + heads * head_dim))
 
+    def row_chain(self, rows):
+        cluster_rows, clusters, seconds = self.costs["chain"]
+        return self.costs["launch_seconds"] + math.ceil(math.ceil(rows / cluster_rows) / clusters) * seconds
+
     def predict(self, row):
         """Seconds of a measured row; None: the planner asks about no such kernel."""
         op = row["op"]
@@ -119,6 +123,8 @@ class Model:
             return self.gemm_then_norm(row["rows"], row["in"], row["out"])
         if op == "ffn_core":
             return self.fused_ffn(row["rows"], row["in_rank"] + row["out_rank"], row["intermediate"])
+        if op == "row_chain":
+            return self.row_chain(row["rows"])
         if op == "attention":
             return self.attention(row["sequences"], row["length"], row["heads"], row["head_dim"])
         if op == "attention_core":
@@ -159,6 +165,7 @@ def fit(model, rows):
     groups = [(GEMM, [(tile, i) for tile in costs["gemm"] for i in (2, 3)]),
               (GEMM_NORM, [(tile, i) for tile in costs["gemm_norm"] for i in (2, 3)]),
               (UPDATE_NORM, [(costs, "norm_block_seconds")]),
+              (("row_chain",), [(costs["chain"], 2)]),
               (("ffn_core",), [(tile, i) for tile in costs["fused_ffn"] for i in (2, 3)])]
     of = lambda names: [row for row in rows if row["op"] in names]
     for _ in range(6):
@@ -185,6 +192,7 @@ def as_cpp(costs, rows, gpu):
         "gemm": f"{count(*GEMM)} rows: {', '.join(GEMM)}", "gemm_norm": f"{count(*GEMM_NORM)}: {', '.join(GEMM_NORM)}",
         "norm_block_seconds": f"{count(*UPDATE_NORM)}: {', '.join(UPDATE_NORM)}", "fused_ffn": f"{count('ffn_core')}: ffn_core",
         "attention": f"{count('attention')}: attention, by head dimension",
+        "chain": f"{count('row_chain')}: row_chain",
         "lowrank": f"{count('attention_core')}: attention_core",
     }
     lines = [f"    // {gpu}, tests/bench/fit_cost_table.py of kernels_gpu.json"]

@@ -423,7 +423,7 @@ class GemmNormBlock {
 #pragma unroll
       for (int i = 0; i < kSent; i += 2) {
         const float* const values = &slices[0][0] + i;
-        SendAsync(to + i * sizeof(float), {values[0], values[1]},
+        SendAsync(to + i * sizeof(float), float2{values[0], values[1]},
                   their_barrier);
       }
     }

@@ -103,10 +103,17 @@ __device__ inline void FenceSharedForAsync() {
 __device__ inline int RankInCluster() {
   return static_cast<int>(ptx::get_sreg_cluster_ctarank());
 }
-// Waits for all threads of all blocks; what they wrote before is seen.
-__device__ inline void ClusterSync() {
+// Waits for all threads of all blocks; what they wrote before is seen. Each
+// half is called by whole warps.
+__device__ inline void ClusterArrive() {
   ptx::barrier_cluster_arrive(ptx::sem_release);
+}
+__device__ inline void ClusterWait() {
   ptx::barrier_cluster_wait(ptx::sem_acquire);
+}
+__device__ inline void ClusterSync() {
+  ClusterArrive();
+  ClusterWait();
 }
 // Where a block's shared memory has what this one's has at `shared`.
 __device__ inline uint32_t AddressInCluster(const void* shared, int rank) {
@@ -123,6 +130,20 @@ __device__ inline void SendAsync(uint32_t to, float2 v, uint32_t barrier) {
       "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], "
       "{%1, %2}, [%3];" ::"r"(to),
       "f"(v.x), "f"(v.y), "r"(barrier)
+      : "memory");
+}
+__device__ inline void SendAsync(uint32_t to, float v, uint32_t barrier) {
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, "
+      "[%2];" ::"r"(to),
+      "f"(v), "r"(barrier)
+      : "memory");
+}
+__device__ inline void SendAsync(uint32_t to, uint4 v, uint32_t barrier) {
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], "
+      "{%1, %2, %3, %4}, [%5];" ::"r"(to),
+      "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "r"(barrier)
       : "memory");
 }
 // BarrierWait() for what other blocks sent.

@@ -28,6 +28,7 @@
 #include "kernels/cuda/kernel_family.h"
 #include "kernels/cuda/lowrank_attention.h"
 #include "kernels/cuda/pool.h"
+#include "kernels/cuda/row_chain.h"
 #include "nlohmann/json.hpp"
 #include "tests/bench/kernels_gpu/gpu_timer.h"
 
@@ -121,6 +122,7 @@ class Bench {
       GemmNorm("out_update_norm", rows, m.out_rank, d, true);
       GemmNorm("ffn_update_norm", rows, m.ffn_rank, d, true);
     }
+    if (rows <= cuda::kRowChainRows) RowChain("row_chain", rows, m);
     LowRankAttention("attention_core", s, m);
     Attention("attention", s, m.heads, m.head_dim(), false);
     if (m.ranks_name != "r50") return;  // the rest has no rank
@@ -268,6 +270,39 @@ class Bench {
                   .update = update ? F32(size_t{1} * rows * hidden) : nullptr};
               return [this, params](cudaStream_t stream) {
                 return cuda::GemmNorm(params, limits_, stream);
+              };
+            });
+  }
+
+  // Measured where the device and the widths have it.
+  void RowChain(const std::string& name, int rows, const ModelSizes& m) {
+    const int d = m.hidden;
+    const double widths = 2.0 * d * m.out_rank + 1.0 * d * m.ffn_rank;
+    if (!cuda::RowChainTakes(
+            {.in = d, .rank = m.out_rank, .hidden = d, .out = m.ffn_rank},
+            limits_)) {
+      return;
+    }
+    Measure(name, {{"rows", rows}, {"rank", m.out_rank}, {"out", m.ffn_rank}},
+            2.0 * rows * widths, 2 * (widths + rows * (3.0 * d + m.ffn_rank)),
+            [=, this]() -> Call {
+              const cuda::RowChainParams params = {
+                  .rows = rows,
+                  .in = d,
+                  .rank = m.out_rank,
+                  .hidden = d,
+                  .out = m.ffn_rank,
+                  .y = BF16(size_t{1} * rows * d),
+                  .narrow = Weight(d, m.out_rank),
+                  .w = Weight(m.out_rank, d),
+                  .bias = F32(d),
+                  .gamma = F32(d),
+                  .beta = F32(d),
+                  .x = BF16(size_t{1} * rows * d),
+                  .next = Weight(d, m.ffn_rank),
+                  .z = BF16(size_t{1} * rows * m.ffn_rank)};
+              return [this, params](cudaStream_t stream) {
+                return cuda::RowChain(params, limits_, stream);
               };
             });
   }

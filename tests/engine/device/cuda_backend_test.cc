@@ -134,6 +134,9 @@ INSTANTIATE_TEST_SUITE_P(Types, CudaInvarianceTest, kTypes, NameOf);
 
 class CudaArenaTest : public ::testing::Test {
  protected:
+  explicit CudaArenaTest(Model model = VariedModel())
+      : model_(std::move(model)) {}
+
   PackedBatch RandomBatch(int most) {
     const auto pick = [&](int low, int high) {
       return std::uniform_int_distribution<int>(low, high)(random_);
@@ -175,7 +178,7 @@ class CudaArenaTest : public ::testing::Test {
   }
 
   std::mt19937 random_{21};
-  const Model model_ = VariedModel();
+  const Model model_;
   PoisonedCuda backend_{model_};
 };
 
@@ -204,6 +207,60 @@ TEST_F(CudaArenaTest, TouchesWhatWasPlannedInEveryWay) {
           {.rows = rows / 2, .fused = fused, .update = update});
       ASSERT_NO_FATAL_FAILURE(ExpectTouchesWhatWasPlanned(plan, batch));
     }
+  }
+}
+
+// ---- Chained steps ----
+
+// A width that the kernel has; a dense layer between factored ones.
+Model WideModel() {
+  return RandomModel(
+      {.heads = 12,
+       .layers = {{32, 17, 24, 40, 96, 29}, {}, {16, 0, 33, 24, 31, 0}}});
+}
+
+class CudaChainTest : public CudaArenaTest {
+ protected:
+  CudaChainTest() : CudaArenaTest(WideModel()) {}
+  void SetUp() override {
+    if (backend_->target().fusion[0].chain_rows == 0) {
+      GTEST_SKIP() << "no device for the kernel";
+    }
+  }
+  Plan PlanChained(const PackedBatch& batch) {
+    const auto plan = backend_.planner().MakePlan(batch.Shape());
+    EXPECT_EQ(std::count_if(plan->steps.begin(), plan->steps.end(),
+                            [](const Step& step) { return step.chained; }),
+              4)
+        << plan->ToString();
+    return *plan;
+  }
+};
+
+TEST_F(CudaChainTest, SameBitsAsWithoutAndInALargerBatch) {
+  const auto inputs = RandomInputs(random_, {1, 16, 17, 64, 3, 33, 48});
+  const PackedBatch batch = BatchOf(inputs);
+  const Rows rows = backend_.Run(PlanChained(batch), batch);
+  const Chunking whole = {.rows = batch.Shape().tokens};
+  const Plan unchained =
+      backend_.planner().MakePlanWith(batch.Shape(), whole, whole);
+  EXPECT_EQ(backend_.Run(unchained, batch), rows);
+  auto more = inputs;
+  for (const auto& input : RandomInputs(random_, {64, 64, 50})) {
+    more.push_back(input);
+  }
+  const Rows larger = backend_.Run(BatchOf(more));
+  EXPECT_EQ(Rows(larger.begin(), larger.begin() + inputs.size()), rows);
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    EXPECT_EQ(backend_.Run(BatchOf({inputs[i]}))[0], rows[i]) << i;
+  }
+}
+
+TEST_F(CudaChainTest, TouchesWhatWasPlanned) {
+  for (int round = 0; round < 5; ++round) {
+    const PackedBatch batch = RandomBatch(3);
+    ASSERT_NO_FATAL_FAILURE(
+        ExpectTouchesWhatWasPlanned(PlanChained(batch), batch));
   }
 }
 

@@ -4,6 +4,7 @@
 #include <random>
 #include <vector>
 
+#include "engine/plan/cuda_shape.h"
 #include "engine/plan/layout.h"
 #include "engine/plan/plan.h"
 #include "gtest/gtest.h"
@@ -84,6 +85,8 @@ TEST_F(CudaLayoutTest, WhatAKernelReadsAndWritesIsApart) {
           ExpectApart(step, {Role::kContext, Role::kNarrow});
           ExpectApart(step, {Role::kNarrow, Role::kHidden});
           ExpectUpdateApart(step, Role::kContext);
+          ExpectApart(step,
+                      {Role::kHidden, Role::kContext, Role::kNextFactors});
           break;
         case StepKind::kFeedForward:
           ExpectApart(step, {Role::kHidden, Role::kFactors, Role::kInner});
@@ -99,6 +102,35 @@ TEST_F(CudaLayoutTest, WhatAKernelReadsAndWritesIsApart) {
       }
     }
   }
+}
+
+// Of few rows in one chunk, from where the attention leaves them to where the
+// feed-forward has its own.
+TEST_F(CudaLayoutTest, ChainedStepsShareTheFactors) {
+  int chained = 0;
+  for (int round = 0; round < 200; ++round) {
+    PlanOne();
+    for (size_t i = 1; i < plan_.steps.size(); ++i) {
+      const Step& step = plan_.steps[i];
+      const Step& before = plan_.steps[i - 1];
+      if (step.kind != StepKind::kFeedForward) continue;
+      ASSERT_EQ(step.chained, before.chained);
+      const Buffer* next = plan_.Find(before, Role::kNextFactors);
+      ASSERT_EQ(next != nullptr, step.chained);
+      if (next == nullptr) continue;
+      ++chained;
+      EXPECT_LE(plan_.shape.tokens, 192);
+      EXPECT_GE(before.rows_per_chunk, plan_.shape.tokens);
+      EXPECT_GE(step.rows_per_chunk, plan_.shape.tokens);
+      const Buffer* factors = plan_.Find(step, Role::kFactors);
+      ASSERT_NE(factors, nullptr);
+      EXPECT_EQ(next->offset, factors->offset);
+      EXPECT_LE(uint64_t{2} * plan_.shape.tokens *
+                    CudaShape(shape_).layers[step.layer].ffn_in,
+                std::min(next->bytes, factors->bytes));
+    }
+  }
+  EXPECT_GT(chained, 10);
 }
 
 TEST_F(CudaLayoutTest, EveryBufferIsAlignedAndTheLastOneEndsAtThePeak) {

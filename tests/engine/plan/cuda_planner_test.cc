@@ -41,6 +41,23 @@ struct Case {
   Planner planner;
 };
 
+TEST(CudaPlannerTest, FewRowsAreChained) {
+  const ModelShape shape = BertBase(BertBaseHalf());
+  PlanTarget target = Hopper(shape);
+  for (LayerFusion& layer : target.fusion) layer.chain_rows = 192;
+  target.fusion[3].chain_rows = 0;
+  const Planner planner(shape, target, uint64_t{64} << 20);
+  for (const auto& [sequences, tokens] :
+       {std::pair(1, 16), {1, 128}, {2, 96}, {2, 128}}) {
+    const Plan plan = *planner.MakePlan(Uniform(sequences, tokens));
+    for (const Step& step : plan.steps) {
+      EXPECT_EQ(step.chained,
+                step.layer >= 0 && step.layer != 3 && sequences * tokens <= 192)
+          << plan.ToString();
+    }
+  }
+}
+
 TEST(CudaPlannerTest, ChargesCoverThePeakOfEveryBatch) {
   std::mt19937 random(1);
   int planned = 0;

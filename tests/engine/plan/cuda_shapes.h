@@ -50,10 +50,12 @@ inline PlanTarget RandomGpu(std::mt19937& random, const ModelShape& shape) {
                        .multiprocessors = Pick(random, 1, 144),
                        .update_rows = Pick(random, 0, 2) * 256};
   if (Pick(random, 0, 4) == 0) return target;
-  for (int layer = 0; layer < static_cast<int>(shape.layers.size()); ++layer) {
+  for (const LayerRanks& ranks : shape.layers) {
+    const bool chains = ranks.attention_output > 0 && ranks.ffn_in > 0;
     target.fusion.push_back(
         {.attention_max_tokens = Pick(random, 0, 3) * Pick(random, 0, 300),
-         .feed_forward = Pick(random, 0, 1) == 1});
+         .feed_forward = Pick(random, 0, 1) == 1,
+         .chain_rows = chains ? Pick(random, 0, 1) * 192 : 0});
   }
   return target;
 }
