@@ -52,9 +52,10 @@ struct RequestContext {
   // fairly, so that a lone query never waits behind a bulk stream's backlog.
   // 0: this input is a flow of its own.
   uint64_t flow = 0;
-  // The only input of its request: a short text is tokenized by the caller's
-  // thread if nobody's waits, which spares it the way to another.
-  bool alone = false;
+  // How many inputs its request has; 0: not known. Of one that has no other, a
+  // short text is tokenized by the caller's thread if nobody's waits, which
+  // spares it the way to another. Until all are there it counts as bulk.
+  int request_inputs = 0;
 };
 
 struct EngineOptions {

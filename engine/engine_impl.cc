@@ -209,7 +209,7 @@ void EngineImpl::SubmitAll(absl::Span<Submission> inputs,
   }
   if (!ready.empty()) Queue(absl::MakeSpan(ready), /*expected=*/0);
   if (!texts.empty()) {
-    AcceptTexts(absl::MakeSpan(texts), context.alone);
+    AcceptTexts(absl::MakeSpan(texts), context.request_inputs == 1);
   }
 }
 
@@ -218,12 +218,13 @@ std::shared_ptr<InputTask> EngineImpl::Accept(InputCallback done,
                                               const Input& input,
                                               const InputOptions& options,
                                               const RequestContext& context) {
-  auto task =
-      std::make_shared<InputTask>(TaskCaller{.deadline = context.deadline,
-                                             .cancelled = context.cancelled,
-                                             .flow = context.flow,
-                                             .done = std::move(done)},
-                                  clock_, observer_);
+  auto task = std::make_shared<InputTask>(
+      TaskCaller{.deadline = context.deadline,
+                 .cancelled = context.cancelled,
+                 .flow = context.flow,
+                 .request_inputs = context.request_inputs,
+                 .done = std::move(done)},
+      clock_, observer_);
   absl::Status status;
   if (in_flight_.Enter(task)) {
     status = task->Lapsed(task->accepted_at());

@@ -101,7 +101,7 @@ RequestContext MakeRequestContext(const grpc::CallbackServerContext& context,
 
 void RunWork(Engine* engine, Work work, RequestContext context,
              absl::AnyInvocable<void(Results) &&> done) {
-  context.alone = work.inputs.size() == 1;
+  context.request_inputs = static_cast<int>(work.inputs.size());
   const auto gathering =
       std::make_shared<Gathering>(work.inputs.size(), std::move(done));
   std::vector<Submission> submissions;
