@@ -13,11 +13,13 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "engine/device/backend.h"
 #include "engine/model/model.h"
 #include "engine/observer.h"
@@ -50,9 +52,10 @@ struct RequestContext {
   // fairly, so that a lone query never waits behind a bulk stream's backlog.
   // 0: this input is a flow of its own.
   uint64_t flow = 0;
-  // The only input of its request: a short text is tokenized by the caller's
-  // thread if nobody's waits, which spares it the way to another.
-  bool alone = false;
+  // How many inputs its request has; 0: not known. Of one that has no other, a
+  // short text is tokenized by the caller's thread if nobody's waits, which
+  // spares it the way to another. Until all are there it counts as bulk.
+  int request_inputs = 0;
 };
 
 struct EngineOptions {
@@ -109,6 +112,12 @@ struct EngineGauges {
   }
 };
 
+// An input and who waits for it.
+struct Submission {
+  Input input;
+  InputCallback done;
+};
+
 class Engine {
  public:
   virtual ~Engine() = default;
@@ -120,8 +129,16 @@ class Engine {
   // Refusals arrive through `done`: INVALID_ARGUMENT for what can never run,
   // RESOURCE_EXHAUSTED (with a RefusalDetail, see schedule/refusal.h) for what
   // does not fit now, UNAVAILABLE while draining and when no device is left.
-  virtual void Submit(Input input, InputOptions options, RequestContext context,
-                      InputCallback done) = 0;
+  void Submit(Input input, const InputOptions& options,
+              const RequestContext& context, InputCallback done) {
+    Submission submission = {std::move(input), std::move(done)};
+    SubmitAll({&submission, 1}, options, context);
+  }
+  // Several of one request, each as by Submit(), moved from `inputs`. One by
+  // one threads that submit at the same time would wait for each other at each.
+  virtual void SubmitAll(absl::Span<Submission> inputs,
+                         const InputOptions& options,
+                         const RequestContext& context) = 0;
   virtual absl::StatusOr<InputEstimate> Estimate(
       const Input& input, const InputOptions& options) const = 0;
 

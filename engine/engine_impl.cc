@@ -116,8 +116,8 @@ class EngineImpl : public Engine {
     return absl::OkStatus();
   }
 
-  void Submit(Input input, InputOptions options, RequestContext context,
-              InputCallback done) override;
+  void SubmitAll(absl::Span<Submission> inputs, const InputOptions& options,
+                 const RequestContext& context) override;
   absl::StatusOr<InputEstimate> Estimate(
       const Input& input, const InputOptions& options) const override;
   void Drain(absl::Time deadline) override;
@@ -136,8 +136,11 @@ class EngineImpl : public Engine {
  private:
   absl::Status TooLittleMemory() const;
   void OnDeviceLost();
-  absl::Status AcceptText(const std::shared_ptr<InputTask>& task, Input input,
-                          InputOptions options, bool alone);
+  std::shared_ptr<InputTask> Accept(InputCallback done, const Input& input,
+                                    const InputOptions& options,
+                                    const RequestContext& context);
+  void AcceptTexts(absl::Span<TextJob> jobs, bool alone);
+  void Queue(absl::Span<std::shared_ptr<InputTask>> tasks, int expected);
   void Tokenize(absl::Span<TextJob> jobs, TokenizerScratch* scratch);
   absl::Status EncodeInto(const TextJob& job, TokenizerScratch* scratch);
   absl::StatusOr<Reservation> ReserveText(uint64_t bytes) const;
@@ -176,57 +179,84 @@ void EngineImpl::OnDeviceLost() {
   in_flight_.FinishAll(Draining(kNoDevice));
 }
 
-void EngineImpl::Submit(Input input, InputOptions options,
-                        RequestContext context, InputCallback done) {
-  auto task = std::make_shared<InputTask>(
-      TaskCaller{.deadline = context.deadline,
-                 .cancelled = std::move(context.cancelled),
-                 .flow = context.flow,
-                 .done = std::move(done)},
-      clock_, observer_);
-  if (!in_flight_.Enter(task)) {
-    task->Finish(Draining(devices_left_ == 0
-                              ? kNoDevice
-                              : "the engine is draining: try another server"));
-    return;
-  }
-  absl::Status status = task->Lapsed(task->accepted_at());
-  if (status.ok()) status = encoder_.Check(input, options);
-  if (status.ok()) {
+void EngineImpl::SubmitAll(absl::Span<Submission> inputs,
+                           const InputOptions& options,
+                           const RequestContext& context) {
+  std::vector<std::shared_ptr<InputTask>> ready;  // have ids
+  std::vector<TextJob> texts;
+  for (Submission& submission : inputs) {
+    Input& input = submission.input;
+    std::shared_ptr<InputTask> task =
+        Accept(std::move(submission.done), input, options, context);
+    if (task == nullptr) continue;
     task->work.output = options.output;
-    if (input.ids.empty()) {
-      status =
-          AcceptText(task, std::move(input), std::move(options), context.alone);
-    } else {
+    if (!input.ids.empty()) {
       task->work.ids = std::move(input.ids);
       task->work.type_ids = std::move(input.type_ids);
-      std::shared_ptr<InputTask> queued = task;
-      status = scheduler_.Submit(&queued);
+      ready.push_back(std::move(task));
+      continue;
+    }
+    absl::StatusOr<Reservation> bytes =
+        ReserveText(InputEncoder::TextBytes(input));
+    if (bytes.ok()) {
+      texts.push_back({.task = std::move(task),
+                       .input = std::move(input),
+                       .options = options,
+                       .text_bytes = *std::move(bytes)});
+    } else {
+      task->Finish(bytes.status());
     }
   }
-  if (!status.ok()) task->Finish(std::move(status));
+  if (!ready.empty()) Queue(absl::MakeSpan(ready), /*expected=*/0);
+  if (!texts.empty()) {
+    AcceptTexts(absl::MakeSpan(texts), context.request_inputs == 1);
+  }
 }
 
-absl::Status EngineImpl::AcceptText(const std::shared_ptr<InputTask>& task,
-                                    Input input, InputOptions options,
-                                    bool alone) {
-  absl::StatusOr<Reservation> bytes =
-      ReserveText(InputEncoder::TextBytes(input));
-  if (!bytes.ok()) return bytes.status();
-  const bool here =
-      alone && bytes->bytes() <= TokenizerPool::kTurnBytes && pool_->idle();
-  TextJob job = {.task = task,
-                 .input = std::move(input),
-                 .options = std::move(options),
-                 .text_bytes = *std::move(bytes)};
-  scheduler_.Expect(1);
-  if (here) {
-    TokenizerScratch scratch;
-    Tokenize({&job, 1}, &scratch);
+// Null if the input was refused; its caller was told then.
+std::shared_ptr<InputTask> EngineImpl::Accept(InputCallback done,
+                                              const Input& input,
+                                              const InputOptions& options,
+                                              const RequestContext& context) {
+  auto task = std::make_shared<InputTask>(
+      TaskCaller{.deadline = context.deadline,
+                 .cancelled = context.cancelled,
+                 .flow = context.flow,
+                 .request_inputs = context.request_inputs,
+                 .done = std::move(done)},
+      clock_, observer_);
+  absl::Status status;
+  if (in_flight_.Enter(task)) {
+    status = task->Lapsed(task->accepted_at());
+    if (status.ok()) status = encoder_.Check(input, options);
   } else {
-    pool_->Push(std::move(job));
+    status = Draining(devices_left_ == 0
+                          ? kNoDevice
+                          : "the engine is draining: try another server");
   }
-  return absl::OkStatus();
+  if (status.ok()) return task;
+  task->Finish(std::move(status));
+  return nullptr;
+}
+
+void EngineImpl::AcceptTexts(absl::Span<TextJob> jobs, bool alone) {
+  scheduler_.Expect(static_cast<int>(jobs.size()));
+  if (alone && jobs[0].text_bytes.bytes() <= TokenizerPool::kShortBytes &&
+      pool_->idle()) {
+    TokenizerScratch scratch;
+    Tokenize(jobs, &scratch);
+  } else {
+    pool_->Push(jobs);
+  }
+}
+
+// Whose tasks do not fit are finished with the reason.
+void EngineImpl::Queue(absl::Span<std::shared_ptr<InputTask>> tasks,
+                       int expected) {
+  std::vector<absl::Status> statuses = scheduler_.SubmitAll(tasks, expected);
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    if (!statuses[i].ok()) tasks[i]->Finish(std::move(statuses[i]));
+  }
 }
 
 absl::StatusOr<Reservation> EngineImpl::ReserveText(uint64_t bytes) const {
@@ -281,12 +311,8 @@ void EngineImpl::Tokenize(absl::Span<TextJob> jobs, TokenizerScratch* scratch) {
     start = end;
   }
   text_rate_.Record(bytes, (start - begin) / tokenizer_threads_);
-  std::vector<absl::Status> statuses = scheduler_.SubmitAll(
-      absl::MakeSpan(ready), static_cast<int>(jobs.size()));
+  Queue(absl::MakeSpan(ready), static_cast<int>(jobs.size()));
   for (TextJob& job : jobs) job.text_bytes.Release();
-  for (size_t i = 0; i < ready.size(); ++i) {
-    if (!statuses[i].ok()) ready[i]->Finish(std::move(statuses[i]));
-  }
 }
 
 absl::Status EngineImpl::EncodeInto(const TextJob& job,

@@ -21,18 +21,20 @@ TokenizerPool::~TokenizerPool() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-void TokenizerPool::Push(TextJob job) {
-  const uint64_t bytes = job.text_bytes.bytes();
+void TokenizerPool::Push(absl::Span<TextJob> jobs) {
+  uint64_t bytes = 0;
+  for (const TextJob& job : jobs) bytes += job.text_bytes.bytes();
   absl::MutexLock lock(&mu_);
-  const uint64_t key =
-      job.task->flow() != 0 ? job.task->flow() : next_own_flow_++;
-  std::deque<TextJob>& jobs = flows_[key];
-  if (jobs.empty()) turns_.push_back(key);
-  jobs.push_back(std::move(job));
+  for (TextJob& job : jobs) {
+    const uint64_t key =
+        job.task->flow() != 0 ? job.task->flow() : next_own_flow_++;
+    std::deque<TextJob>& flow = flows_[key];
+    if (flow.empty()) turns_.push_back(key);
+    flow.push_back(std::move(job));
+  }
   const uint64_t to_do =
       bytes_to_do_.fetch_add(bytes, std::memory_order_relaxed) + bytes;
-  const int awake = thread_count_ - asleep_;
-  if (asleep_ > 0 && to_do > awake * kTurnBytes) {
+  while (asleep_ > 0 && to_do > (thread_count_ - asleep_) * kTurnBytes) {
     --asleep_;
     work_.Signal();
   }

@@ -101,20 +101,23 @@ RequestContext MakeRequestContext(const grpc::CallbackServerContext& context,
 
 void RunWork(Engine* engine, Work work, RequestContext context,
              absl::AnyInvocable<void(Results) &&> done) {
-  context.alone = work.inputs.size() == 1;
+  context.request_inputs = static_cast<int>(work.inputs.size());
   const auto gathering =
       std::make_shared<Gathering>(work.inputs.size(), std::move(done));
+  std::vector<Submission> submissions;
+  submissions.reserve(work.inputs.size());
   for (size_t i = 0; i < work.inputs.size(); ++i) {
     absl::StatusOr<Input>& input = work.inputs[i];
     if (!input.ok()) {
       gathering->Answer(i, input.status());
       continue;
     }
-    engine->Submit(*std::move(input), work.options, context,
-                   [gathering, i](absl::StatusOr<InputResult> result) {
-                     gathering->Answer(i, std::move(result));
-                   });
+    submissions.push_back(
+        {.input = *std::move(input), .done = [gathering, i](auto result) {
+           gathering->Answer(i, std::move(result));
+         }});
   }
+  engine->SubmitAll(absl::MakeSpan(submissions), work.options, context);
 }
 
 void RecordAnswer(const CallEnvironment& environment,

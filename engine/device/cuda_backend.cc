@@ -26,6 +26,11 @@ constexpr int kFullSpeedTokens = 16384;
 constexpr int kMostGraphTokens = 4096;
 // Graphs of 1 to 2 MiB each on the device.
 constexpr int kGraphsKept = 64;
+// A capture takes as long as ten launches of the batch's kernels. While another
+// batch runs these cost nothing, but a capture may leave the device idle: then
+// it is worth it only for a shape that came as often.
+constexpr int kSeenBeforeCapture = 1;
+constexpr int kSeenBeforeBusyCapture = 10;
 
 // Up to so many rows two kernels end a half-layer sooner than one, which has a
 // block for each 16 rows or more.
@@ -312,12 +317,20 @@ absl::Status CudaBackend::RunPlan(const Plan& plan, const PackedBatch& batch) {
   const bool small =
       plan.shape.tokens <= kMostGraphTokens && plan.IsSingleChunk();
   CudaGraph* graph = small ? graphs_.Find(plan) : nullptr;
-  if (graph == nullptr && small && graphs_.ComesAgain(plan)) {
-    absl::Status status = CaptureGraph(plan, &graph);
-    if (!status.ok()) return status;
+  if (graph == nullptr && small) {
+    const int enough = Idle() ? kSeenBeforeCapture : kSeenBeforeBusyCapture;
+    if (graphs_.TimesSeen(plan) >= enough) {
+      absl::Status status = CaptureGraph(plan, &graph);
+      if (!status.ok()) return status;
+    }
   }
   if (graph == nullptr) return RunKernels(plan, batch);
   return Note("launching a graph", runtime_->Run(graph));
+}
+
+bool CudaBackend::Idle() const {
+  return std::ranges::all_of(slots_,
+                             [](const Slot& s) { return s.sequences == 0; });
 }
 
 absl::Status CudaBackend::RunKernels(const Plan& plan,

@@ -72,6 +72,7 @@ class CudaBackend final : public Backend {
   absl::Status Validate(const Plan& plan, const PackedBatch& batch) const;
   absl::Status Enqueue(Slot* slot, const Plan& plan, const PackedBatch& batch);
   absl::Status RunPlan(const Plan& plan, const PackedBatch& batch);
+  bool Idle() const;  // no batch is under way
   absl::Status RunKernels(const Plan& plan, const PackedBatch& batch);
   absl::Status CaptureGraph(const Plan& plan, CudaGraph** graph);
   // CudaStatus(), and remembers whether the device is lost.

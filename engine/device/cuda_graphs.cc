@@ -16,11 +16,11 @@ CudaGraph* CudaGraphs::Find(const Plan& plan) {
   return nullptr;
 }
 
-bool CudaGraphs::ComesAgain(const Plan& plan) {
-  if (std::ranges::find(recent_, plan.shape) != recent_.end()) return true;
+int CudaGraphs::TimesSeen(const Plan& plan) {
+  const auto times = std::ranges::count(recent_, plan.shape);
   recent_[next_recent_] = plan.shape;
   next_recent_ = (next_recent_ + 1) % static_cast<int>(recent_.size());
-  return false;
+  return static_cast<int>(times);
 }
 
 CudaGraph* CudaGraphs::Keep(const Plan& plan,

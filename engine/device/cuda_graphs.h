@@ -4,10 +4,10 @@
 // that device memory does not creep. Not thread-safe but for the counts.
 //
 // A capture takes longer than it saves the first time, so a bucket gets its
-// graph when it comes again.
+// graph when it comes again; TimesSeen() says how often it came of late.
 //
 //   CudaGraph* graph = graphs.Find(plan);
-//   if (graph == nullptr && graphs.ComesAgain(plan)) {
+//   if (graph == nullptr && graphs.TimesSeen(plan) > 0) {
 //     graph = graphs.Keep(plan, std::move(captured));
 //   }
 #ifndef SVDSERVE_ENGINE_DEVICE_CUDA_GRAPHS_H_
@@ -30,8 +30,9 @@ class CudaGraphs {
 
   // The graph of an equal plan; null if there is none. Allocates nothing.
   CudaGraph* Find(const Plan& plan);
-  // Whether a plan of this shape was asked about a short while ago.
-  bool ComesAgain(const Plan& plan);
+  // How many of the last 256 plans that were asked about had this shape; then
+  // counts this one too.
+  int TimesSeen(const Plan& plan);
   // `capacity` must be more than the batches that may be under way: the graph
   // that is dropped is not among them.
   CudaGraph* Keep(const Plan& plan, std::unique_ptr<CudaGraph> graph);

@@ -106,6 +106,7 @@ void FairQueue::Push(QueueEntry entry) {
   bytes_ += entry.charge();
   Flow& flow = flows_[KeyOf(entry)];
   if (flow.entries.empty()) {
+    flow.idle_batches = 0;
     flow.new_here = flow.start <= virtual_time_;
     flow.start = std::max(flow.start, virtual_time_);
   }
@@ -204,6 +205,9 @@ std::vector<FairQueue::Flow*> FairQueue::FewNewcomers(const BatchRoom& room) {
   BatchRoom left = small;
   for (auto& [key, flow] : flows_) {
     if (!flow.new_here || flow.entries.empty()) continue;
+    if (flow.entries.size() < flow.entries.front().task->request_inputs()) {
+      continue;
+    }
     BatchRoom own = small;
     if (!TakeAll(flow.entries, &own)) continue;
     if (!TakeAll(flow.entries, &left)) return {};
@@ -243,7 +247,8 @@ void FairQueue::Forget(const QueueEntry& entry) {
 }
 
 // A flow without entries is remembered until virtual time has caught up with
-// what it was given, lest a stream gain by keeping its backlog short.
+// what it was given, lest a stream gain by keeping its backlog short. But while
+// there are always new flows virtual time may stand still.
 void FairQueue::DropIdleFlows() {
   if (empty()) {
     flows_.clear();
@@ -251,9 +256,11 @@ void FairQueue::DropIdleFlows() {
     return;
   }
   for (auto it = flows_.begin(); it != flows_.end();) {
-    const bool idle =
-        it->second.entries.empty() && it->second.start <= virtual_time_;
-    it = idle ? flows_.erase(it) : std::next(it);
+    Flow& flow = it->second;
+    const bool done = flow.entries.empty() &&
+                      (flow.start <= virtual_time_ || it->first >= kOwnFlow ||
+                       ++flow.idle_batches > kRememberedBatches);
+    it = done ? flows_.erase(it) : std::next(it);
   }
 }
 

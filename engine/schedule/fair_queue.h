@@ -10,6 +10,7 @@
 // While more waits than one batch takes, few and small newcomers get a small
 // batch of their own, every second one at most: they need not sit through the
 // computation of the bulk, whose rate falls by some 1/kNewcomersShare at most.
+// A request of which only the first inputs have come is no such newcomer.
 //
 // Not thread-safe: BatchScheduler owns it. Pushing is O(1), taking a batch is
 // O(flows + taken · log flows).
@@ -56,6 +57,9 @@ class FairQueue {
  public:
   // Newcomers' batches are that much smaller than others.
   static constexpr int kNewcomersShare = 16;
+  // So many batches later nobody waits for an answer of this one any more, and
+  // a flow that comes back was not merely keeping its backlog short.
+  static constexpr int kRememberedBatches = 8;
 
   void Push(QueueEntry entry);
 
@@ -71,6 +75,7 @@ class FairQueue {
                  std::vector<QueueEntry>* dropped);
 
   int size() const { return size_; }
+  int flows() const { return static_cast<int>(flows_.size()); }
   bool empty() const { return size_ == 0; }
   // Sums over all entries.
   int64_t tokens() const { return tokens_; }
@@ -83,6 +88,7 @@ class FairQueue {
     // Had nothing since it came (back): first among equals, or it would wait
     // for a whole round of streams that start at the same time.
     bool new_here = false;
+    int idle_batches = 0;  // so many ended while it had no entries
   };
   class Picker;
 

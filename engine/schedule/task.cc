@@ -30,6 +30,7 @@ InputTask::InputTask(TaskCaller caller, const Clock* clock, Observer* observer)
       deadline_(caller.deadline),
       cancelled_(std::move(caller.cancelled)),
       flow_(caller.flow),
+      request_inputs_(caller.request_inputs),
       done_(std::move(caller.done)) {}
 
 InputTask::~InputTask() {

@@ -36,7 +36,8 @@ class InFlight;
 struct TaskCaller {
   absl::Time deadline = absl::InfiniteFuture();
   CancellationToken cancelled;
-  uint64_t flow = 0;  // 0: a flow of its own
+  uint64_t flow = 0;       // 0: a flow of its own
+  int request_inputs = 0;  // how many come with it, itself included; 0: unknown
   InputCallback done;
 };
 
@@ -69,6 +70,7 @@ class InputTask : public std::enable_shared_from_this<InputTask> {
   absl::Status Lapsed(absl::Time now) const;
 
   uint64_t flow() const { return flow_; }
+  int request_inputs() const { return request_inputs_; }
   absl::Time deadline() const { return deadline_; }
   absl::Time accepted_at() const { return accepted_at_; }
 
@@ -83,6 +85,7 @@ class InputTask : public std::enable_shared_from_this<InputTask> {
   const absl::Time deadline_;
   const CancellationToken cancelled_;
   const uint64_t flow_;
+  const int request_inputs_;
   InFlight* in_flight_ = nullptr;  // set by Enter(), before the task is shared
   std::atomic<bool> finished_{false};
   InputCallback done_;  // belongs to whoever set finished_

@@ -115,7 +115,7 @@ class EngineFixture : public testing::Test {
   std::shared_ptr<Ending> Submit(Input input, InputOptions options = {},
                                  RequestContext context = {}) {
     auto ending = std::make_shared<Ending>();
-    engine_->Submit(std::move(input), std::move(options), std::move(context),
+    engine_->Submit(std::move(input), options, context,
                     [ending](absl::StatusOr<InputResult> result) {
                       ending->Set(std::move(result));
                     });

@@ -319,7 +319,7 @@ TEST_F(EngineTest, AShortTextAloneIsTokenizedByItsCaller) {
   };
   MustBuild();
   RequestContext alone;
-  alone.alone = true;
+  alone.request_inputs = 1;
   InputOptions cut;
   cut.truncate = true;
   const auto run = [&](int length, const RequestContext& context) {
@@ -349,7 +349,7 @@ TEST_F(EngineTest, AShortTextAloneWaitsItsTurnBehindOthers) {
   MustBuild();
   const auto first = SubmitText("a");
   RequestContext alone;
-  alone.alone = true;
+  alone.request_inputs = 1;
   const auto second = Submit(TextInput("b"), {}, alone);
   EXPECT_FALSE(here);
   {

@@ -36,7 +36,7 @@ class TokenizerPoolTest : public testing::Test {
     job.task = std::move(made.task);
     job.input.text = std::move(text);
     job.text_bytes = *budget_.TryReserve(bytes);
-    pool->Push(std::move(job));
+    pool->Push({&job, 1});
     return made.ending;
   }
   void AwaitBegun(size_t count) {

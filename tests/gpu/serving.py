@@ -71,13 +71,13 @@ def load(server, seconds, *options):
 
 
 def embed(server, texts):
-    """One vector for each line of a file of texts, and all their tokens."""
+    """For each line of a file of texts its vector, and how many tokens it has."""
     with tempfile.TemporaryDirectory() as folder:
         output = pathlib.Path(folder) / "vectors.jsonl"
         run([SVDCTL, "embed", "--server", server.address, "--truncate", "--normalize",
              "--input", texts, "--output", output])
         rows = [json.loads(line) for line in output.read_text().splitlines()]
-    return [row["embedding"] for row in rows], sum(row["tokens"] for row in rows)
+    return [row["embedding"] for row in rows], [row["tokens"] for row in rows]
 
 
 def saturate(server, inputs, in_flight, lengths="fixed:128"):

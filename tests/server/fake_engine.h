@@ -105,8 +105,15 @@ class FakeEngine final : public Engine {
     gauges_ = gauges;
   }
 
-  void Submit(Input input, InputOptions options, RequestContext context,
-              InputCallback done) override {
+  void SubmitAll(absl::Span<Submission> inputs, const InputOptions& options,
+                 const RequestContext& context) override {
+    for (Submission& one : inputs) {
+      SubmitOne(std::move(one.input), options, context, std::move(one.done));
+    }
+  }
+
+  void SubmitOne(Input input, const InputOptions& options,
+                 const RequestContext& context, InputCallback done) {
     absl::StatusOr<InputResult> result;
     {
       const absl::MutexLock lock(&mutex_);
@@ -114,8 +121,7 @@ class FakeEngine final : public Engine {
       if (draining_) {
         result = absl::UnavailableError("draining");
       } else if (hold_) {
-        held_.push_back({std::move(input), std::move(options),
-                         std::move(context), std::move(done)});
+        held_.push_back({std::move(input), options, context, std::move(done)});
         return;
       } else {
         result =

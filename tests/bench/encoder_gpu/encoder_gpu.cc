@@ -2,10 +2,11 @@
 //
 //   encoder_gpu --models tests/bench/gpu_models.json --shapes 32x512,1x128
 //
-// A shape BxS is B inputs of S random ids, a model one of random weights in
-// bf16. Plans are the planner's own with the whole arena (planned) and with a
-// share of PyTorch's activation bytes (bar), and forced ways: NAME/N runs every
-// step in N chunks. --frontier measures all forced ways over all N instead.
+// A shape BxS is B inputs of S random ids, A+B+C+... one input of each of these
+// lengths; a model is one of random weights in bf16. Plans are the planner's
+// own with the whole arena (planned) and with a share of PyTorch's activation
+// bytes (bar), and forced ways: NAME/N runs every step in N chunks. --frontier
+// measures all forced ways over all N instead.
 //
 // median_ms is the time from one batch's end to the next with all slots busy:
 // the device's time, copies included. latency_ms is of one batch alone, from
@@ -14,7 +15,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
@@ -31,6 +31,7 @@
 #include "kernels/cuda/kernel_family.h"
 #include "nlohmann/json.hpp"
 #include "tests/bench/gpu_models.h"
+#include "tests/bench/input_shape.h"
 #include "tests/engine/device/random_model.h"
 
 namespace svdserve {
@@ -61,22 +62,11 @@ void DieUnlessOk(const absl::Status& status) {
   if (!status.ok()) Die(status.ToString());
 }
 
-struct InputShape {
-  std::string name;
-  int sequences = 0;
-  int length = 0;
-  int tokens() const { return sequences * length; }
-};
-
-InputShape ParseShape(const std::string& name) {
-  InputShape shape = {.name = name};
-  char end = 0;
-  if (std::sscanf(name.c_str(), "%dx%d%c", &shape.sequences, &shape.length,
-                  &end) != 2 ||
-      shape.sequences < 1 || shape.length < 1) {
-    Die("'" + name + "' is no shape; 32x128 is one");
-  }
-  return shape;
+InputShape ParseShape(const std::string& text) {
+  std::optional<InputShape> shape = ParseInputShape(text);
+  if (!shape)
+    Die("'" + text + "' is no shape; 32x128 is one, 12+256+7 another");
+  return *std::move(shape);
 }
 
 // How every layer is to run.
@@ -106,12 +96,12 @@ int CeilDivide(int a, int b) { return (a + b - 1) / b; }
 Plan ForcedPlan(const Planner& planner, const InputShape& shape,
                 const ForcedWay& way, int parts) {
   constexpr int kRowTile = 128;
-  const int sequences = CeilDivide(shape.sequences, parts);
+  const int sequences = CeilDivide(shape.sequences(), parts);
   const int rows =
       CeilDivide(CeilDivide(shape.tokens(), parts), kRowTile) * kRowTile;
   return planner.MakePlanWith(
-      {shape.sequences, shape.tokens(), shape.length},
-      {.rows = sequences * shape.length,
+      shape.batch(),
+      {.rows = std::min(sequences * shape.longest(), shape.tokens()),
        .fused = way.fused_attention,
        .update = parts == 1},
       {.rows = rows, .fused = way.fused_feed_forward, .update = parts == 1});
@@ -128,8 +118,7 @@ void AddPlanned(const Options& options, const ModelShape& model,
                 const PlanTarget& target, const InputShape& shape,
                 std::vector<Case>* cases) {
   const auto plan_in = [&](uint64_t arena_bytes) {
-    return Planner(model, target, arena_bytes)
-        .MakePlan({shape.sequences, shape.tokens(), shape.length});
+    return Planner(model, target, arena_bytes).MakePlan(shape.batch());
   };
   const auto planned = plan_in(options.arena_bytes);
   if (planned.ok()) cases->push_back({shape, "planned", *planned});
@@ -158,7 +147,7 @@ std::vector<Case> MakeCases(const Options& options, const ModelShape& model,
       if (dense && (way.fused_attention || way.fused_feed_forward)) continue;
       int last_sequences = 0;
       for (int parts : kAllParts) {
-        const int sequences = CeilDivide(shape.sequences, parts);
+        const int sequences = CeilDivide(shape.sequences(), parts);
         if (sequences == last_sequences) continue;
         last_sequences = sequences;
         if (!options.frontier && (way.mixed() || (parts != 1 && parts != 4))) {
@@ -238,8 +227,7 @@ class Runner {
 
 PackedBatch RandomBatch(const InputShape& shape, int vocab) {
   std::mt19937 random(1);
-  return BatchOf(RandomInputs(
-      random, std::vector<int>(shape.sequences, shape.length), vocab));
+  return BatchOf(RandomInputs(random, shape.lengths, vocab));
 }
 
 // Plans of growing peaks, so that the bytes touched so far are each one's own.
@@ -334,7 +322,8 @@ int main(int argc, char** argv) {
   app.add_option("--only", options.only,
                  "'MODEL RANKS' or 'MODEL dense', separated by commas")
       ->delimiter(',');
-  app.add_option("--shapes", options.shapes, "BxS, separated by commas")
+  app.add_option("--shapes", options.shapes,
+                 "BxS or A+B+..., separated by commas")
       ->delimiter(',');
   app.add_option("--arena-bytes", options.arena_bytes, "of each backend");
   app.add_option("--seconds", options.seconds, "time for each figure")

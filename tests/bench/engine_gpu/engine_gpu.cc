@@ -3,19 +3,21 @@
 //
 //   engine_gpu --models tests/bench/gpu_models.json --shape 32x512
 //
-// Inputs are token ids, all of one length: neither the tokenizer nor gRPC is in
-// the way. So many are submitted ahead that every device has its next batch.
-// The fault is injected: the second GPU's runtime says that a batch ended with
-// an illegal address, and fails from then on, as the real one would.
+// Inputs are token ids: neither the tokenizer nor gRPC is in the way. They have
+// the lengths of a shape (32x512, or 12+256+7 for mixed ones), again and again;
+// a batch is not larger than the shape. So many are submitted ahead that every
+// device has its next batch. The fault is injected: the second GPU's runtime
+// says that a batch ended with an illegal address, and fails from then on, as
+// the real one would.
 #include <atomic>
 #include <chrono>
-#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <semaphore>
 #include <string>
@@ -28,6 +30,7 @@
 #include "engine/engine_impl.h"
 #include "nlohmann/json.hpp"
 #include "tests/bench/gpu_models.h"
+#include "tests/bench/input_shape.h"
 #include "tests/engine/device/faulty_runtime.h"
 #include "tests/engine/fakes.h"
 
@@ -41,7 +44,8 @@ struct Options {
   std::string models = "tests/bench/gpu_models.json";
   std::string model = "bert-base";
   std::string ranks = "r50";
-  std::string shape = "32x512";  // of a batch
+  std::string shape = "32x512";
+  bool one = false;  // GPU only
   double seconds = 2;
 };
 
@@ -73,10 +77,10 @@ class Batches : public Observer {
 class Load {
  public:
   // `devices` are neighbours from number 0, one for each of `faults`.
-  Load(const Model& model, int sequences, int length,
-       std::vector<Faults>* faults)
-      : ids_(Ids(length, model.shape.vocab)),
-        room_(kBatchesAhead * sequences * static_cast<int>(faults->size())) {
+  Load(const Model& model, const InputShape& shape, std::vector<Faults>* faults)
+      : inputs_(Inputs(shape, model.shape.vocab)),
+        room_(kBatchesAhead * shape.sequences() *
+              static_cast<int>(faults->size())) {
     EngineParts parts;
     for (size_t i = 0; i < faults->size(); ++i) {
       auto runtime = OpenCudaDevice(static_cast<int>(i));
@@ -93,8 +97,8 @@ class Load {
     parts.shape = model.shape;
     parts.observer = &batches_;
     auto engine = MakeEngine({.queue_budget_bytes = uint64_t{8} << 30,
-                              .max_batch_tokens = sequences * length,
-                              .max_batch_inputs = sequences},
+                              .max_batch_tokens = shape.tokens(),
+                              .max_batch_inputs = shape.sequences()},
                              std::move(parts));
     if (!engine.ok()) Die(engine.status().ToString());
     engine_ = *std::move(engine);
@@ -109,12 +113,12 @@ class Load {
 
   // Tokens a second over so many seconds from now.
   double TokensPerSecond(double seconds) const {
-    const int64_t before = succeeded_;
+    const int64_t before = tokens_done_;
     const auto begin = Clock::now();
     std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
     const double took =
         std::chrono::duration<double>(Clock::now() - begin).count();
-    return (succeeded_ - before) * static_cast<double>(ids_.size()) / took;
+    return (tokens_done_ - before) / took;
   }
   // Inputs that failed so far, by status.
   std::map<std::string, int> failed() const {
@@ -129,40 +133,41 @@ class Load {
   // One in each of a device's two slots, and two that wait.
   static constexpr int kBatchesAhead = 4;
 
-  static std::vector<int32_t> Ids(int length, int vocab) {
+  static std::vector<std::vector<int32_t>> Inputs(const InputShape& shape,
+                                                  int vocab) {
     std::mt19937 random(1);
-    return RandomIds(random, length, vocab);
+    return RandomInputs(random, shape.lengths, vocab);
   }
 
   void Feed() {
-    while (true) {
+    for (size_t i = 0;; ++i) {
       room_.acquire();
       if (stop_) return;
       Input input;
-      input.ids = ids_;
+      input.ids = inputs_[i % inputs_.size()];
       engine_->Submit(std::move(input), {}, {},
                       [this](const absl::StatusOr<InputResult>& result) {
-                        Count(result.status());
+                        Count(result);
                         room_.release();
                       });
     }
   }
-  void Count(const absl::Status& status) {
-    if (status.ok()) {
-      ++succeeded_;
+  void Count(const absl::StatusOr<InputResult>& result) {
+    if (result.ok()) {
+      tokens_done_ += result->tokens;
       return;
     }
     const std::lock_guard lock(mutex_);
-    ++failed_[absl::StatusCodeToString(status.code())];
+    ++failed_[absl::StatusCodeToString(result.status().code())];
   }
 
-  const std::vector<int32_t> ids_;
+  const std::vector<std::vector<int32_t>> inputs_;
   std::vector<std::string> names_;
   Batches batches_;
   std::unique_ptr<Engine> engine_;
   std::counting_semaphore<> room_;
   std::atomic<bool> stop_{false};
-  std::atomic<int64_t> succeeded_{0};
+  std::atomic<int64_t> tokens_done_{0};
   mutable std::mutex mutex_;
   std::map<std::string, int> failed_;
   std::thread feeder_;
@@ -194,12 +199,8 @@ int Run(const Options& options) {
   std::ifstream file(options.models);
   if (!file) Die("cannot read " + options.models);
   const ordered_json sizes = ordered_json::parse(file).at(options.model);
-  int sequences = 0;
-  int length = 0;
-  if (std::sscanf(options.shape.c_str(), "%dx%d", &sequences, &length) != 2 ||
-      sequences < 1 || length < 1) {
-    Die("'" + options.shape + "' is no shape; 32x512 is one");
-  }
+  const std::optional<InputShape> shape = ParseInputShape(options.shape);
+  if (!shape) Die("'" + options.shape + "' is no shape; 32x512 is one");
   const Model model =
       RandomModel(SizesOf(sizes, RanksOf(sizes.at("ranks").at(options.ranks))));
 
@@ -209,21 +210,23 @@ int Run(const Options& options) {
     std::cerr << row.dump() << "\n";
     rows.push_back(std::move(row));
   };
-  for (const int gpus : {1, 2, 1}) {  // the first again: does it drift?
+  // One again after two: does it drift?
+  for (const int gpus : options.one ? std::vector{1} : std::vector{1, 2, 1}) {
     std::vector<Faults> faults(gpus);
-    const Load load(model, sequences, length, &faults);
+    const Load load(model, *shape, &faults);
     add(Measure(load, options.seconds));
-    if (gpus == 1) continue;
     names = load.names();
+    if (gpus == 1) continue;
     add(MeasureALoss(load, options.seconds, &faults[1]));
   }
-  const ordered_json result = {{"benchmark", "engine_gpu"},
-                               {"gpu", {{"name", names[0]}, {"count", 2}}},
-                               {"model", options.model},
-                               {"ranks", options.ranks},
-                               {"shape", options.shape},
-                               {"dtype", "bfloat16"},
-                               {"results", rows}};
+  const ordered_json result = {
+      {"benchmark", "engine_gpu"},
+      {"gpu", {{"name", names[0]}, {"count", options.one ? 1 : 2}}},
+      {"model", options.model},
+      {"ranks", options.ranks},
+      {"shape", shape->name},
+      {"dtype", "bfloat16"},
+      {"results", rows}};
   std::cout << result.dump(1) << "\n";
   return 0;
 }
@@ -237,7 +240,8 @@ int main(int argc, char** argv) {
   app.add_option("--models", options.models, "JSON file of model sizes");
   app.add_option("--model", options.model, "one of the file");
   app.add_option("--ranks", options.ranks, "one of the model's");
-  app.add_option("--shape", options.shape, "BxS: a batch, and an input");
+  app.add_option("--shape", options.shape, "BxS, or A+B+...: of a batch");
+  app.add_flag("--one", options.one, "one GPU only");
   app.add_option("--seconds", options.seconds, "time for each figure")
       ->check(CLI::PositiveNumber);
   CLI11_PARSE(app, argc, argv);

@@ -285,6 +285,28 @@ TEST(CudaGraphsTest, OneServesAllBatchesOfABucket) {
   EXPECT_EQ(backend->graphs().captured(), 2);
 }
 
+// Nobody waits for launches beside a batch that runs, but for a capture.
+TEST(CudaGraphsTest, BesideARunningBatchAShapeMustComeOften) {
+  const Model model = RandomModel({});
+  PoisonedCuda backend(model);
+  ASSERT_TRUE(backend.status().ok()) << backend.status();
+  std::mt19937 random(5);
+  const PackedBatch running = BatchOf(RandomInputs(random, {40}));
+  const PackedBatch next = BatchOf(RandomInputs(random, {20, 10}));
+  const auto running_plan = backend.planner().MakePlan(running.Shape());
+  const auto next_plan = backend.planner().MakePlan(next.Shape());
+  ASSERT_TRUE(backend->Launch(0, *running_plan, running).ok());
+  Rows launched;
+  for (int seen = 0; seen < 10; ++seen) {
+    ASSERT_TRUE(backend->Launch(1, *next_plan, next).ok());
+    launched = backend.Collect(1);
+    ASSERT_EQ(backend->graphs().captured(), 0) << seen;
+  }
+  ASSERT_TRUE(backend->Launch(1, *next_plan, next).ok());
+  EXPECT_EQ(backend->graphs().captured(), 1);
+  EXPECT_EQ(backend.Collect(1), launched);
+}
+
 TEST(CudaGraphsTest, ChunkedPlansHaveNone) {
   const Model model = RandomModel({});
   PoisonedCuda backend(model);

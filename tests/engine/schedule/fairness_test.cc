@@ -116,5 +116,61 @@ INSTANTIATE_TEST_SUITE_P(Loads, FairnessTest,
                                          Load{"ShortInputs", 8, 256, 8}),
                          [](const auto& info) { return info.param.name; });
 
+class QueueTest : public testing::Test {
+ protected:
+  void Push(uint64_t flow, int request_inputs) {
+    QueueEntry entry;
+    entry.task =
+        maker_.Make(kTokens, flow, absl::InfiniteFuture(), {}, request_inputs)
+            .task;
+    entry.queue_bytes = *budget_.TryReserve(kTokens);
+    entry.tokens = kTokens;
+    queue_.Push(std::move(entry));
+  }
+  // How many inputs the next batch has.
+  int Take() {
+    std::vector<QueueEntry> taken;
+    std::vector<QueueEntry> dropped;
+    queue_.TakeBatch(
+        {.bytes = 32 * kTokens, .tokens = 32 * kTokens, .inputs = 512},
+        [](const QueueEntry&) { return false; }, &taken, &dropped);
+    for (const QueueEntry& entry : taken) entry.task->Finish(InputResult{});
+    return static_cast<int>(taken.size());
+  }
+
+  static constexpr int kTokens = 16;
+  ManualClock clock_;
+  TaskMaker maker_{&clock_};
+  ByteBudget budget_{1 << 30};
+  FairQueue queue_;
+};
+
+// Each request is a flow of its own, and the queue is never empty.
+TEST_F(QueueTest, FlowsThatDoNotComeBackAreForgotten) {
+  uint64_t flow = 0;
+  for (int i = 0; i < 64; ++i) Push(++flow, 1);
+  for (int batch = 0; batch < 200; ++batch) {
+    const int taken = Take();
+    for (int i = 0; i < taken; ++i) Push(++flow, 1);
+    ASSERT_LE(queue_.flows(), 64 + 32 * (FairQueue::kRememberedBatches + 1));
+  }
+}
+
+TEST_F(QueueTest, ASmallRequestOvertakesBulk) {
+  for (int i = 0; i < 200; ++i) Push(1, 200);
+  EXPECT_EQ(Take(), 32);
+  Push(2, 2);
+  Push(2, 2);
+  EXPECT_EQ(Take(), 2);
+}
+
+TEST_F(QueueTest, TheFirstInputsOfALargeRequestDoNot) {
+  for (int i = 0; i < 200; ++i) Push(1, 200);
+  EXPECT_EQ(Take(), 32);
+  Push(2, 64);
+  Push(2, 64);
+  EXPECT_EQ(Take(), 32);
+}
+
 }  // namespace
 }  // namespace svdserve

@@ -61,12 +61,13 @@ class TaskMaker {
 
   MadeTask Make(int tokens, uint64_t flow = 0,
                 absl::Time deadline = absl::InfiniteFuture(),
-                CancellationToken cancelled = {}) {
+                CancellationToken cancelled = {}, int request_inputs = 0) {
     auto ending = std::make_shared<Ending>();
     auto task = std::make_shared<InputTask>(
         TaskCaller{.deadline = deadline,
                    .cancelled = std::move(cancelled),
                    .flow = flow,
+                   .request_inputs = request_inputs,
                    .done =
                        [ending](absl::StatusOr<InputResult> result) {
                          ending->Set(std::move(result));
