@@ -84,9 +84,11 @@ struct ForcedWay {
   const char* name;
   bool fused_attention;
   bool fused_feed_forward;
+  bool whole_feed_forward = false;  // where a kernel takes it
   bool mixed() const { return fused_attention != fused_feed_forward; }
 };
-constexpr ForcedWay kWays[] = {{"fused", true, true},
+constexpr ForcedWay kWays[] = {{"whole", true, true, true},
+                               {"fused", true, true},
                                {"unfused", false, false},
                                {"fused-att", true, false},
                                {"fused-ffn", false, true}};
@@ -109,12 +111,14 @@ Plan ForcedPlan(const Planner& planner, const InputShape& shape,
   const int sequences = CeilDivide(shape.sequences, parts);
   const int rows =
       CeilDivide(CeilDivide(shape.tokens(), parts), kRowTile) * kRowTile;
-  return planner.MakePlanWith(
-      {shape.sequences, shape.tokens(), shape.length},
-      {.rows = sequences * shape.length,
-       .fused = way.fused_attention,
-       .update = parts == 1},
-      {.rows = rows, .fused = way.fused_feed_forward, .update = parts == 1});
+  return planner.MakePlanWith({shape.sequences, shape.tokens(), shape.length},
+                              {.rows = sequences * shape.length,
+                               .fused = way.fused_attention,
+                               .update = parts == 1},
+                              {.rows = rows,
+                               .whole = way.whole_feed_forward,
+                               .fused = way.fused_feed_forward,
+                               .update = parts == 1});
 }
 
 // The bar that peak bytes are held to, as a share of PyTorch's dense forward.
@@ -156,6 +160,9 @@ std::vector<Case> MakeCases(const Options& options, const ModelShape& model,
     }
     for (const ForcedWay& way : kWays) {
       if (dense && (way.fused_attention || way.fused_feed_forward)) continue;
+      if (way.whole_feed_forward && !target.fusion[0].feed_forward_whole) {
+        continue;
+      }
       int last_sequences = 0;
       for (int parts : kAllParts) {
         const int sequences = CeilDivide(shape.sequences, parts);

@@ -53,7 +53,8 @@ inline PlanTarget RandomGpu(std::mt19937& random, const ModelShape& shape) {
   for (int layer = 0; layer < static_cast<int>(shape.layers.size()); ++layer) {
     target.fusion.push_back(
         {.attention_max_tokens = Pick(random, 0, 3) * Pick(random, 0, 300),
-         .feed_forward = Pick(random, 0, 1) == 1});
+         .feed_forward = Pick(random, 0, 1) == 1,
+         .feed_forward_whole = Pick(random, 0, 3) == 0});
   }
   return target;
 }
