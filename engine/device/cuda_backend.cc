@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/plan/cuda_shape.h"
+#include "kernels/cuda/ffn_layer.h"
 #include "kernels/cuda/fused_ffn.h"
 #include "kernels/cuda/gemm_norm.h"
 #include "kernels/cuda/lowrank_attention.h"
@@ -98,6 +99,9 @@ std::vector<LayerFusion> FusionOf(const ModelShape& shape,
     layer.feed_forward =
         ranks.ffn_in > 0 && ranks.ffn_out > 0 &&
         cuda::FusedFfnTakes(ranks.ffn_in, ranks.ffn_out, false, limits);
+    layer.feed_forward_whole =
+        cuda::FfnLayerTakes(shape.hidden, ranks.ffn_in, ranks.ffn_out,
+                            CudaActivation(shape.activation), limits);
     if (TakesChain(shape, ranks, limits)) {
       layer.chain_rows = cuda::kRowChainRows;
     }

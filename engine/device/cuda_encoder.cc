@@ -6,17 +6,15 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/embed.h"
+#include "kernels/cuda/ffn_layer.h"
 #include "kernels/cuda/fused_ffn.h"
 #include "kernels/cuda/gemm_norm.h"
 #include "kernels/cuda/lowrank_attention.h"
 #include "kernels/cuda/row_chain.h"
 
 namespace svdserve {
-namespace {
 
-constexpr int kElement = cuda::kElementBytes;
-
-cuda::Activation FfnActivation(Activation activation) {
+cuda::Activation CudaActivation(Activation activation) {
   switch (activation) {
     case Activation::kGelu:
       return cuda::Activation::kGelu;
@@ -27,6 +25,10 @@ cuda::Activation FfnActivation(Activation activation) {
   }
   return cuda::Activation::kNone;
 }
+
+namespace {
+
+constexpr int kElement = cuda::kElementBytes;
 
 cuda::PoolKind PoolKindOf(Pooling pooling) {
   switch (pooling) {
@@ -331,7 +333,28 @@ void CudaEncoder::FeedForward(const Scratch& scratch, const Step& step,
   const CudaLayer& layer = weights_.layers[step.layer];
   const CudaMatrix& v1 = layer.ffn_in.second;
   const CudaMatrix& u2 = layer.ffn_out.first;
-  const cuda::Activation activation = FfnActivation(shape_.activation);
+  const cuda::Activation activation = CudaActivation(shape_.activation);
+  if (step.way == Way::kFactoredWhole) {
+    const CudaMatrix& v2 = layer.ffn_out.second;
+    return Note(cuda::FfnLayer({.type = weights_.type,
+                                .rows = chunk.rows,
+                                .hidden = shape_.hidden,
+                                .in_rank = v1.in,
+                                .intermediate = v1.out,
+                                .out_rank = u2.out,
+                                .activation = activation,
+                                .u1 = layer.ffn_in.first.w,
+                                .v1 = v1.w,
+                                .b1 = v1.bias,
+                                .u2 = u2.w,
+                                .v2 = v2.w,
+                                .b2 = v2.bias,
+                                .gamma = layer.ffn_norm.gamma,
+                                .beta = layer.ffn_norm.beta,
+                                .eps = weights_.norm_eps,
+                                .x = chunk.x},
+                               runtime_.device().limits, runtime_.stream()));
+  }
   // P = x·U_1
   const std::byte* from = chunk.x;
   if (layer.ffn_in.first) {

@@ -21,6 +21,9 @@
 
 namespace svdserve {
 
+// What the kernels call it.
+cuda::Activation CudaActivation(Activation activation);
+
 // What a plan is run for: a batch as it is, or a whole bucket.
 struct CudaBatch {
   int rows = 0;  // of the residual stream

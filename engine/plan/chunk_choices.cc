@@ -134,6 +134,13 @@ bool FusesFeedForward(const ModelShape& shape, const PlanTarget& target,
          FusionOf(target, layer).feed_forward;
 }
 
+bool FusesWholeFeedForward(const ModelShape& shape, const PlanTarget& target,
+                           int layer) {
+  const LayerRanks& ranks = shape.layers[layer];
+  return ranks.ffn_in > 0 && ranks.ffn_out > 0 &&
+         FusionOf(target, layer).feed_forward_whole;
+}
+
 std::vector<Chunking> AttentionChoices(const ModelShape& shape,
                                        const PlanTarget& target, int layer,
                                        const BatchShape& batch) {
@@ -165,6 +172,10 @@ std::vector<Chunking> FeedForwardChoices(const ModelShape& shape,
                                          const BatchShape& batch) {
   std::vector<Chunking> choices;
   if (target.device == Device::kCuda) {
+    // Smaller chunks would not save a byte.
+    if (FusesWholeFeedForward(shape, target, layer)) {
+      choices.push_back({.rows = batch.tokens, .whole = true});
+    }
     const bool fuses = FusesFeedForward(shape, target, layer);
     for (int rows : CudaFeedForwardRows(target, batch)) {
       if (fuses) choices.push_back({.rows = rows, .fused = true});

@@ -24,6 +24,8 @@ bool FusesAttention(const ModelShape& shape, const PlanTarget& target,
                     int layer, int max_tokens);
 bool FusesFeedForward(const ModelShape& shape, const PlanTarget& target,
                       int layer);
+bool FusesWholeFeedForward(const ModelShape& shape, const PlanTarget& target,
+                           int layer);
 
 std::vector<Chunking> AttentionChoices(const ModelShape& shape,
                                        const PlanTarget& target, int layer,

@@ -55,6 +55,15 @@ class Kernels {
                   (rows + intermediate) * width);
   }
 
+  // Four products of one block's rows; those of the half-layer's ends are a
+  // longer sum.
+  double FfnLayer(int64_t rows, const LayerRanks& ranks, int hidden,
+                  int intermediate) const {
+    const int width = ranks.ffn_in + ranks.ffn_out;
+    return Launch(Tiles(costs_.ffn_layer, rows, hidden + intermediate, width),
+                  2 * rows * hidden + (hidden + intermediate) * width);
+  }
+
   // A block has some queries of one head of one sequence.
   double Attention(int64_t sequences, int length, int heads,
                    int head_dim) const {
@@ -181,6 +190,9 @@ double FeedForwardChunk(const ModelShape& model, const Kernels& kernels,
                         const LayerRanks& ranks, int64_t rows,
                         const Chunking& chunking) {
   if (rows == 0) return 0;
+  if (chunking.whole) {
+    return kernels.FfnLayer(rows, ranks, model.hidden, model.intermediate);
+  }
   double seconds = ranks.ffn_in > 0 && !chunking.chained
                        ? kernels.Gemm(rows, model.hidden, ranks.ffn_in)
                        : 0;

@@ -73,6 +73,8 @@ LaneLayout AttentionLane(const ModelShape& shape, const PlanTarget& target,
   return lane.Finish();
 }
 
+// Whole: nothing.
+//
 // Fused: factors | narrow, for one kernel reads and writes them; the update
 // comes behind both.
 //
@@ -87,6 +89,7 @@ LaneLayout FeedForwardLane(const ModelShape& shape, const PlanTarget& target,
                            const LayerRanks& ranks, const Chunking& chunking) {
   const int element = target.element_bytes;
   LaneBuilder lane(chunking.rows);
+  if (chunking.whole) return lane.Finish();
   const bool has_update = HasUpdate(target, chunking);
   uint64_t inner = lane.Place(Role::kFactors, 0, ranks.ffn_in, element);
   if (chunking.fused) {

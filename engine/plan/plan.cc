@@ -26,6 +26,8 @@ const char* WayName(Way way) {
   switch (way) {
     case Way::kNone:
       return "";
+    case Way::kFactoredWhole:
+      return " whole";
     case Way::kFactoredFused:
       return " fused";
     case Way::kFactored:

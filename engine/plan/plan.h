@@ -33,6 +33,7 @@ enum class Device { kCpu, kCuda };
 struct LayerFusion {
   int attention_max_tokens = 0;  // the longest sequence; 0: not this layer
   bool feed_forward = false;
+  bool feed_forward_whole = false;  // the half-layer by one kernel
   // Up to so many rows attention may end with the feed-forward's factors; 0:
   // never.
   int chain_rows = 0;
@@ -96,6 +97,7 @@ enum class StepKind { kEmbed, kAttention, kFeedForward, kPool, kHead };
 // How a step runs its matrices.
 enum class Way {
   kNone,
+  kFactoredWhole,  // one kernel; nothing but the stream exists in memory
   kFactoredFused,  // what lies between the factors never exists in memory
   kFactored,       // every matrix is factored; each product is written
   kDense,
@@ -169,6 +171,7 @@ struct Chunking {
   int lanes = 1;
   int rows = 0;          // a multiple of the row tile
   int heads = 0;         // attention: heads of a group; feed-forward, fused: 0
+  bool whole = false;    // CUDA feed-forward: the half-layer by one kernel
   bool fused = false;    // CUDA; else as the matrices are stored
   bool chained = false;  // CUDA; as Step::chained
   bool update = false;   // CUDA: with memory for the update; the CPU always has
@@ -220,7 +223,7 @@ class Planner {
   Chunking BestAttention(int layer, const BatchShape& shape,
                          uint64_t scratch_bytes) const;
   Chunking BestFeedForward(int layer, const BatchShape& shape,
-                           uint64_t scratch_bytes) const;
+                           uint64_t scratch_bytes, bool whole) const;
   // Bytes that these chunks take, kernels included.
   uint64_t AttentionScratch(int layer, const Chunking& chunking) const;
   uint64_t FeedForwardScratch(int layer, const Chunking& chunking) const;

@@ -9,6 +9,7 @@ namespace svdserve {
 namespace {
 
 Way WayOf(const Chunking& chunking, std::initializer_list<int> ranks) {
+  if (chunking.whole) return Way::kFactoredWhole;
   if (chunking.fused) return Way::kFactoredFused;
   const int dense = std::count(ranks.begin(), ranks.end(), 0);
   if (dense == 0) return Way::kFactored;

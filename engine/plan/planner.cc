@@ -109,9 +109,12 @@ uint64_t Planner::ScratchFor(const BatchShape& batch, uint64_t fused_limit,
     const bool fuses = FusionOf(target_, layer).attention_max_tokens > 0;
     const Chunking attention =
         BestAttention(layer, batch, fuses ? fused_limit : limit);
+    // One kernel for the half-layer has no chunks, but fewer rows run faster
+    // without it, and need them.
     const Chunking feed_forward = BestFeedForward(
         layer, batch,
-        FusesFeedForward(shape_, target_, layer) ? fused_limit : limit);
+        FusesFeedForward(shape_, target_, layer) ? fused_limit : limit,
+        /*whole=*/false);
     most = std::max({most, AttentionScratch(layer, attention),
                      FeedForwardScratch(layer, feed_forward)});
   }
@@ -156,10 +159,11 @@ Chunking Planner::BestAttention(int layer, const BatchShape& shape,
 }
 
 Chunking Planner::BestFeedForward(int layer, const BatchShape& shape,
-                                  uint64_t scratch_bytes) const {
+                                  uint64_t scratch_bytes, bool whole) const {
   std::vector<Candidate> candidates;
   for (const Chunking& chunking :
        FeedForwardChoices(shape_, target_, layer, shape)) {
+    if (chunking.whole && !whole) continue;
     candidates.push_back(
         {chunking, FeedForwardScratch(layer, chunking),
          FeedForwardSeconds(shape_, target_, shape_.layers[layer], shape,
@@ -171,7 +175,7 @@ Chunking Planner::BestFeedForward(int layer, const BatchShape& shape,
 void Planner::Chain(int layer, const BatchShape& shape, uint64_t scratch_bytes,
                     Chunking* attention, Chunking* feed_forward) const {
   if (shape.tokens > FusionOf(target_, layer).chain_rows ||
-      feed_forward->rows < shape.tokens) {
+      feed_forward->rows < shape.tokens || feed_forward->whole) {
     return;
   }
   const Chunking first = {
@@ -226,7 +230,7 @@ absl::StatusOr<Plan> Planner::MakePlan(const BatchShape& shape) const {
   for (int layer = 0; layer < shape_.layers.size(); ++layer) {
     if (layer == 0 || !SameLayers(layer - 1, layer)) {
       attention = BestAttention(layer, bucket, scratch);
-      feed_forward = BestFeedForward(layer, bucket, scratch);
+      feed_forward = BestFeedForward(layer, bucket, scratch, /*whole=*/true);
       Chain(layer, bucket, scratch, &attention, &feed_forward);
     }
     builder.AddAttention(layer, attention);
@@ -257,6 +261,7 @@ Plan Planner::MakePlanWith(const BatchShape& shape, const Chunking& attention,
       first.heads = shape_.heads;
     }
     Chunking second = feed_forward;
+    second.whole &= FusesWholeFeedForward(shape_, target_, layer);
     second.fused &= FusesFeedForward(shape_, target_, layer);
     first.update &= first.rows <= target_.update_rows;
     second.update &= second.rows <= target_.update_rows;

@@ -75,7 +75,8 @@ class Model:
             columns = columns or out
             flops = 2 * tile_rows * columns * (depth + extra)
             return self.waves(math.ceil(rows / tile_rows) * math.ceil(out / columns), flops / self.rate(tflops))
-        return min(map(one, self.costs[name]))
+        tiles = self.costs[name]
+        return min(map(one, tiles if isinstance(tiles[0], list) else [tiles]))
 
     def gemm(self, rows, depth, out):
         return self.launch(self.tiles("gemm", rows, depth, out), rows * (depth + out) + depth * out)
@@ -90,6 +91,10 @@ class Model:
 
     def fused_ffn(self, rows, width, intermediate):
         return self.launch(self.tiles("fused_ffn", rows, intermediate, width), (rows + intermediate) * width)
+
+    def ffn_layer(self, rows, width, hidden, intermediate):
+        return self.launch(self.tiles("ffn_layer", rows, hidden + intermediate, width),
+                           2 * rows * hidden + (hidden + intermediate) * width)
 
     def attention_cost(self, head_dim):
         return next(cost for cost in self.costs["attention"] if head_dim <= cost[0])
@@ -125,6 +130,8 @@ class Model:
             return self.fused_ffn(row["rows"], row["in_rank"] + row["out_rank"], row["intermediate"])
         if op == "row_chain":
             return self.row_chain(row["rows"])
+        if op == "ffn_layer":
+            return self.ffn_layer(row["rows"], row["in_rank"] + row["out_rank"], row["hidden"], row["intermediate"])
         if op == "attention":
             return self.attention(row["sequences"], row["length"], row["heads"], row["head_dim"])
         if op == "attention_core":
@@ -166,7 +173,8 @@ def fit(model, rows):
               (GEMM_NORM, [(tile, i) for tile in costs["gemm_norm"] for i in (2, 3)]),
               (UPDATE_NORM, [(costs, "norm_block_seconds")]),
               (("row_chain",), [(costs["chain"], 2)]),
-              (("ffn_core",), [(tile, i) for tile in costs["fused_ffn"] for i in (2, 3)])]
+              (("ffn_core",), [(tile, i) for tile in costs["fused_ffn"] for i in (2, 3)]),
+              (("ffn_layer",), [(costs["ffn_layer"], i) for i in (2, 3)])]
     of = lambda names: [row for row in rows if row["op"] in names]
     for _ in range(6):
         descend(model, [(costs, "launch_seconds"), (costs, "bytes_per_second")], rows)
@@ -191,6 +199,7 @@ def as_cpp(costs, rows, gpu):
         "launch_seconds": f"all {len(rows)} rows", "bytes_per_second": f"all {len(rows)} rows",
         "gemm": f"{count(*GEMM)} rows: {', '.join(GEMM)}", "gemm_norm": f"{count(*GEMM_NORM)}: {', '.join(GEMM_NORM)}",
         "norm_block_seconds": f"{count(*UPDATE_NORM)}: {', '.join(UPDATE_NORM)}", "fused_ffn": f"{count('ffn_core')}: ffn_core",
+        "ffn_layer": f"{count('ffn_layer')}: ffn_layer",
         "attention": f"{count('attention')}: attention, by head dimension",
         "chain": f"{count('row_chain')}: row_chain",
         "lowrank": f"{count('attention_core')}: attention_core",

@@ -5,10 +5,10 @@
 namespace svdserve {
 namespace {
 
-// What the tables of kernels/cuda/lowrank_attention.cu, fused_ffn.cu and
-// hopper/row_chain.cu give with the 227 KiB of shared memory of sm_90. They are
-// repeated here because a build without the CUDA toolkit has no kernels to ask.
-// Ranks are padded to what the tiles take.
+// What the tables of kernels/cuda/lowrank_attention.cu, fused_ffn.cu,
+// ffn_layer.cu and hopper/row_chain.cu give with the 227 KiB of shared memory
+// of sm_90. They are repeated here because a build without the CUDA toolkit has
+// no kernels to ask. Ranks are padded to what the tiles take.
 constexpr int kSharedBytes = 227 << 10;
 struct AttentionLimit {
   int head_dim;
@@ -19,6 +19,13 @@ constexpr AttentionLimit kAttentionLimits[] = {
 constexpr int kMostInRank = 384;
 constexpr int kMostOutRank = 320;
 constexpr int kChainRows = 192;
+
+// Of one kernel for the half-layer, ffn_layer.cu.
+int MostWholeRank(const ModelShape& shape) {
+  if (shape.hidden == 768) return 320;
+  if (shape.hidden != 384) return 0;
+  return shape.activation == Activation::kGelu ? 256 : 192;
+}
 
 bool IsRank(int rank, int most) { return rank > 0 && rank <= most; }
 
@@ -66,6 +73,8 @@ PlanTarget HopperTarget(const ModelShape& shape) {
         {.attention_max_tokens = AttentionMaxTokens(shape, ranks),
          .feed_forward = IsRank(ranks.ffn_in, kMostInRank) &&
                          IsRank(ranks.ffn_out, kMostOutRank),
+         .feed_forward_whole = IsRank(ranks.ffn_in, MostWholeRank(shape)) &&
+                               IsRank(ranks.ffn_out, MostWholeRank(shape)),
          .chain_rows = ChainRows(shape, ranks)});
   }
   return target;

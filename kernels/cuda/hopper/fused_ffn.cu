@@ -10,16 +10,16 @@
 namespace svdserve::cuda::hopper {
 namespace {
 
-using fused_ffn::Arguments;
-using fused_ffn::Config;
-using fused_ffn::kPanel;
-using fused_ffn::kRows;
-using fused_ffn::Layout;
+using ffn::Arguments;
+using ffn::Config;
+using ffn::kPanel;
+using ffn::kRows;
+using ffn::Layout;
 
 template <typename C>
-__global__ void __launch_bounds__(fused_ffn::kThreads, 1)
+__global__ void __launch_bounds__(ffn::kThreads, 1)
     FusedFfnKernel(const __grid_constant__ Arguments arguments) {
-  fused_ffn::Block<C>(arguments).Run();
+  ffn::Block<C>(arguments).Run();
 }
 
 struct Kernel {
@@ -74,6 +74,7 @@ const Kernel kKernels[] = {
 Layout LayoutOf(const Kernel& kernel, const FusedFfnParams& params,
                 const DeviceLimits& limits) {
   return Layout(params.in_rank, kernel.step, kernel.out_columns,
+                ffn::PanelsOf(params.in_rank), ffn::kMostStages,
                 limits.shared_bytes);
 }
 
@@ -113,9 +114,9 @@ cudaError_t FusedFfn(const FusedFfnParams& params, const DeviceLimits& limits,
   if (kernel == nullptr) return cudaErrorNotSupported;
   if (params.rows == 0) return cudaSuccess;
   Arguments arguments;
-  arguments.b1 = params.b1;
-  arguments.in_rank = params.in_rank;
-  arguments.intermediate = params.intermediate;
+  arguments.loop.b1 = params.b1;
+  arguments.loop.in_rank = params.in_rank;
+  arguments.loop.intermediate = params.intermediate;
   arguments.rows = params.rows;
   arguments.shared_bytes = limits.shared_bytes;
   const struct {
@@ -126,12 +127,12 @@ cudaError_t FusedFfn(const FusedFfnParams& params, const DeviceLimits& limits,
   } maps[] = {
       {&arguments.p, params.p, params.rows, params.in_rank, params.p_stride,
        kRows},
-      {&arguments.v1, params.v1, params.intermediate, params.in_rank,
+      {&arguments.loop.v1, params.v1, params.intermediate, params.in_rank,
        params.in_rank, kernel->step},
-      {&arguments.u2, params.u2, params.out_rank, params.intermediate,
+      {&arguments.loop.u2, params.u2, params.out_rank, params.intermediate,
        params.intermediate, kernel->piece_columns},
       {&arguments.z, params.z, params.rows, params.out_rank, params.z_stride,
-       fused_ffn::kGroupRows},
+       ffn::kGroupRows},
   };
   for (const auto& m : maps) {
     const cudaError_t error =
@@ -140,9 +141,9 @@ cudaError_t FusedFfn(const FusedFfnParams& params, const DeviceLimits& limits,
     if (error != cudaSuccess) return error;
   }
   // Of any number of rows: a block has a multiprocessor to itself.
-  return LaunchDependent(
-      kernel->run, dim3((params.rows + kRows - 1) / kRows), fused_ffn::kThreads,
-      LayoutOf(*kernel, params, limits).end, stream, arguments);
+  return LaunchDependent(kernel->run, dim3((params.rows + kRows - 1) / kRows),
+                         ffn::kThreads, LayoutOf(*kernel, params, limits).end,
+                         stream, arguments);
 }
 
 }  // namespace svdserve::cuda::hopper

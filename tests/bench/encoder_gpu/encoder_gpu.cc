@@ -74,9 +74,11 @@ struct ForcedWay {
   const char* name;
   bool fused_attention;
   bool fused_feed_forward;
+  bool whole_feed_forward = false;  // where a kernel takes it
   bool mixed() const { return fused_attention != fused_feed_forward; }
 };
-constexpr ForcedWay kWays[] = {{"fused", true, true},
+constexpr ForcedWay kWays[] = {{"whole", true, true, true},
+                               {"fused", true, true},
                                {"unfused", false, false},
                                {"fused-att", true, false},
                                {"fused-ffn", false, true}};
@@ -104,7 +106,10 @@ Plan ForcedPlan(const Planner& planner, const InputShape& shape,
       {.rows = std::min(sequences * shape.longest(), shape.tokens()),
        .fused = way.fused_attention,
        .update = parts == 1},
-      {.rows = rows, .fused = way.fused_feed_forward, .update = parts == 1});
+      {.rows = rows,
+       .whole = way.whole_feed_forward,
+       .fused = way.fused_feed_forward,
+       .update = parts == 1});
 }
 
 // The bar that peak bytes are held to, as a share of PyTorch's dense forward.
@@ -145,6 +150,9 @@ std::vector<Case> MakeCases(const Options& options, const ModelShape& model,
     }
     for (const ForcedWay& way : kWays) {
       if (dense && (way.fused_attention || way.fused_feed_forward)) continue;
+      if (way.whole_feed_forward && !target.fusion[0].feed_forward_whole) {
+        continue;
+      }
       int last_sequences = 0;
       for (int parts : kAllParts) {
         const int sequences = CeilDivide(shape.sequences(), parts);

@@ -22,6 +22,7 @@
 #include "CLI/CLI.hpp"
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/embed.h"
+#include "kernels/cuda/ffn_layer.h"
 #include "kernels/cuda/fused_ffn.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/gemm_norm.h"
@@ -112,6 +113,7 @@ class Bench {
     head_ = {{"model", m.name}, {"ranks", m.ranks_name}, {"shape", Name(s)}};
     const int d = m.hidden, rows = s.rows(), inner = m.intermediate;
     Products(m, rows, "");
+    FfnLayer("ffn_layer", rows, m);
     if (cuda::TakesHopperKernels(limits_)) {
       const cuda::ScopedPortableKernels portable;
       Products(m, rows, "_portable");
@@ -332,6 +334,41 @@ class Bench {
                   .z_stride = out_rank};
               return [this, params](cudaStream_t stream) {
                 return cuda::FusedFfn(params, limits_, stream);
+              };
+            });
+  }
+
+  // ffn_factors, ffn_core and ffn_expand_norm at once.
+  void FfnLayer(const std::string& name, int rows, const ModelSizes& m) {
+    const int d = m.hidden, inner = m.intermediate, rank = m.ffn_rank;
+    if (!cuda::FfnLayerTakes(d, rank, rank, Activation::kGelu, limits_)) return;
+    const double weights = 2.0 * rank * (d + inner);
+    Measure(name,
+            {{"rows", rows},
+             {"hidden", d},
+             {"in_rank", rank},
+             {"intermediate", inner},
+             {"out_rank", rank}},
+            2.0 * rows * weights, 2.0 * (2.0 * rows * d + weights),
+            [=, this]() -> Call {
+              const cuda::FfnLayerParams params = {
+                  .rows = rows,
+                  .hidden = d,
+                  .in_rank = rank,
+                  .intermediate = inner,
+                  .out_rank = rank,
+                  .activation = Activation::kGelu,
+                  .u1 = Weight(d, rank),
+                  .v1 = Weight(rank, inner),
+                  .b1 = F32(inner),
+                  .u2 = Weight(inner, rank),
+                  .v2 = Weight(rank, d),
+                  .b2 = F32(d),
+                  .gamma = F32(d),
+                  .beta = F32(d),
+                  .x = BF16(size_t{1} * rows * d)};
+              return [this, params](cudaStream_t stream) {
+                return cuda::FfnLayer(params, limits_, stream);
               };
             });
   }

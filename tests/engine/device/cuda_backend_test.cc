@@ -88,6 +88,33 @@ TEST_P(CudaInvarianceTest, InEveryWayAndChunksOfEverySize) {
   }
 }
 
+// Of other widths than VariedModel() has, and on some GPUs alone.
+TEST_P(CudaInvarianceTest, FeedForwardByOneKernel) {
+  const Model model = RandomModel({.heads = 12,
+                                   .head_dim = 32,
+                                   .layers = {{32, 32, 32, 32, 160, 143},
+                                              {32, 32, 32, 32, 40, 160},
+                                              {32, 32, 32, 32, 0, 160}}});
+  PoisonedCuda backend(model, {.compute = GetParam()});
+  ASSERT_TRUE(backend.status().ok()) << backend.status();
+  if (!backend->target().fusion[0].feed_forward_whole) {
+    GTEST_SKIP() << "no such kernel here";
+  }
+  const PackedBatch batch = BatchOf(inputs_);
+  const auto plan = [&](int rows, bool whole) {
+    return backend.planner().MakePlanWith(batch.Shape(), {.rows = 512},
+                                          {.rows = rows, .whole = whole});
+  };
+  const Rows expected = backend.Run(plan(512, false), batch);
+  for (const int rows : {37, 128, 512}) {
+    const Plan whole = plan(rows, true);
+    ASSERT_EQ(whole.steps[2].way, Way::kFactoredWhole);
+    ASSERT_EQ(whole.steps[4].way, Way::kFactoredWhole);
+    ASSERT_EQ(whole.steps[6].way, Way::kMixed);
+    EXPECT_EQ(backend.Run(whole, batch), expected) << rows;
+  }
+}
+
 TEST_P(CudaInvarianceTest, WithMemoryForTheUpdate) {
   const PackedBatch batch = BatchOf(inputs_);
   ASSERT_GT(backend_->target().update_rows, 0);

@@ -127,12 +127,21 @@ TEST(CudaPlannerTest, DefaultArenaHoldsTheBatchItWasMadeFor) {
 TEST(CudaPlannerTest, FusedWaysOnlyWhereTheKernelsTakeTheLayer) {
   std::mt19937 random(5);
   int fused = 0;
+  int whole = 0;
   for (int round = 0; round < 100; ++round) {
     const Case c(random);
     const auto plan =
         c.planner.MakePlan(ShapeOfLengths(RandomLengths(random, c.shape, 40)));
     if (!plan.ok()) continue;
     for (const Step& step : plan->steps) {
+      if (step.way == Way::kFactoredWhole) {
+        ++whole;
+        const LayerRanks& ranks = c.shape.layers[step.layer];
+        EXPECT_EQ(step.kind, StepKind::kFeedForward);
+        EXPECT_TRUE(c.target.fusion.at(step.layer).feed_forward_whole);
+        EXPECT_GT(std::min(ranks.ffn_in, ranks.ffn_out), 0);
+        EXPECT_TRUE(step.scratch.empty());
+      }
       if (step.way != Way::kFactoredFused) continue;
       ++fused;
       const LayerFusion fusion = c.target.fusion.at(step.layer);
@@ -149,6 +158,7 @@ TEST(CudaPlannerTest, FusedWaysOnlyWhereTheKernelsTakeTheLayer) {
     }
   }
   EXPECT_GT(fused, 20);
+  EXPECT_GT(whole, 0);
 }
 
 TEST(CudaPlannerTest, EveryChunkHoldsTheLongestSequence) {
@@ -211,6 +221,26 @@ TEST(CudaPlannerTest, SmallBatchesRunInOneChunkAndLargeOnesFused) {
   EXPECT_EQ(small->steps[2].way, Way::kFactored);
   EXPECT_EQ(large->steps[1].way, Way::kFactoredFused);
   EXPECT_EQ(large->steps[2].way, Way::kFactoredFused);
+}
+
+TEST(CudaPlannerTest, ManyRowsRunTheFeedForwardByOneKernelWithoutBuffers) {
+  const ModelShape shape = BertBase(BertBaseHalf());
+  const PlanTarget without = Hopper(shape);
+  PlanTarget with = without;
+  for (LayerFusion& fusion : with.fusion) fusion.feed_forward_whole = true;
+  const Planner planner(shape, with, 200 << 20);
+  const auto plan = planner.MakePlan(Uniform(32, 512));
+  ASSERT_TRUE(plan.ok());
+  const Step& step = plan->steps[2];
+  EXPECT_EQ(step.way, Way::kFactoredWhole);
+  EXPECT_EQ(step.rows_per_chunk, 16384);
+  EXPECT_TRUE(step.scratch.empty());
+  EXPECT_THAT(plan->ToString(), HasSubstr("feed_forward 0 whole, chunks of"));
+  const Planner before(shape, without, 200 << 20);
+  EXPECT_LT(plan->peak_bytes, before.MakePlan(Uniform(32, 512))->peak_bytes);
+  // Few rows leave multiprocessors idle; their chunks' budget is what it was.
+  EXPECT_EQ(planner.MakePlan(Uniform(8, 128))->steps[2].way, Way::kFactored);
+  EXPECT_EQ(planner.cost().fixed_bytes(), before.cost().fixed_bytes());
 }
 
 TEST(CudaPlannerTest, AWaveThatIsBegunIsPaidWhole) {

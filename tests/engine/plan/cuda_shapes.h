@@ -55,6 +55,7 @@ inline PlanTarget RandomGpu(std::mt19937& random, const ModelShape& shape) {
     target.fusion.push_back(
         {.attention_max_tokens = Pick(random, 0, 3) * Pick(random, 0, 300),
          .feed_forward = Pick(random, 0, 1) == 1,
+         .feed_forward_whole = Pick(random, 0, 3) == 0,
          .chain_rows = chains ? Pick(random, 0, 1) * 192 : 0});
   }
   return target;
