@@ -174,13 +174,14 @@ Chunking Planner::BestFeedForward(int layer, const BatchShape& shape,
 
 void Planner::Chain(int layer, const BatchShape& shape, uint64_t scratch_bytes,
                     Chunking* attention, Chunking* feed_forward) const {
-  if (shape.tokens > FusionOf(target_, layer).chain_rows ||
-      feed_forward->rows < shape.tokens || feed_forward->whole) {
-    return;
-  }
+  if (shape.tokens > FusionOf(target_, layer).chain_rows) return;
   const Chunking first = {
       .rows = shape.tokens, .heads = shape_.heads, .chained = true};
   Chunking second = *feed_forward;
+  if (second.whole) {
+    second = BestFeedForward(layer, shape, scratch_bytes, /*whole=*/false);
+  }
+  if (second.rows < shape.tokens) return;
   second.chained = true;
   if (std::max(AttentionScratch(layer, first),
                FeedForwardScratch(layer, second)) > scratch_bytes) {

@@ -42,10 +42,15 @@ struct Case {
 };
 
 TEST(CudaPlannerTest, FewRowsAreChained) {
-  const ModelShape shape = BertBase(BertBaseHalf());
+  ModelShape shape = Encoder(384, 12, 6, {32, 16, 32, 48, 96, 32});
+  shape.intermediate = 200;  // one kernel for the feed-forward would be faster
   PlanTarget target = Hopper(shape);
-  for (LayerFusion& layer : target.fusion) layer.chain_rows = 192;
+  for (LayerFusion& layer : target.fusion) {
+    layer.chain_rows = 192;
+    layer.feed_forward_whole = true;
+  }
   target.fusion[3].chain_rows = 0;
+  target.fusion[5].feed_forward_whole = true;
   const Planner planner(shape, target, uint64_t{64} << 20);
   for (const auto& [sequences, tokens] :
        {std::pair(1, 16), {1, 128}, {2, 96}, {2, 128}}) {
