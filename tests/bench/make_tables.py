@@ -268,12 +268,17 @@ def serving_gpu(result):
                           "16-token query every 20 ms, p50", "one after the other, p50"], body)
 
 
-def serving_soak_gpu(result):
+def soak_gpu(result):
+    if "soak" not in result:
+        return []
     soak = result["soak"]
-    body = [[f"{soak['seconds']:.0f} s", f"{soak['growth_bytes']['other'] + soak['growth_bytes']['fixed']:,.0f} bytes"]]
-    lines = [f"**Soak on a GPU**: bursts of mixed lengths, {result['gpu']['name']}, {result['date'][:10]}, portable "
-             "kernels; `serving_soak_gpu.json`.", ""]
-    return lines + table(["bursts for", "device memory's growth"], body)
+    growth, most = soak["growth_bytes"], soak["most_bytes"]
+    body = [[f"{soak['seconds']:.0f} s", f"{growth['other'] + growth['fixed']:,.0f} bytes",
+             f"{growth['heap_at_rest']:,.0f} bytes", f"{most['arena_touched']:,.0f} bytes",
+             f"{most['arena_peak']:,.0f} bytes"]]
+    lines = ["", "**Soak on the same**: bursts of mixed lengths.", ""]
+    return lines + table(["bursts for", "device memory's growth", "heap's growth, at rest", "most touched of the arena",
+                          "most planned"], body)
 
 
 def engine_gpu(result):
@@ -288,8 +293,8 @@ def engine_gpu(result):
 TABLES = [("peers_cpu", peers), ("peers_cpu_avx512", speed), ("serving_cpu", serving), ("overload", overload),
           ("tokenizer", tokenizer), ("accuracy_cpu", accuracy), ("quality", quality),
           ("encoder_gpu", lambda result: encoder_gpu(result) + memory_gpu(result)), ("peers_gpu", peers_gpu),
-          ("kernels_gpu", kernels_gpu), ("serving_gpu", serving_gpu),
-          ("serving_soak_gpu", serving_soak_gpu), ("engine_gpu", engine_gpu)]
+          ("kernels_gpu", kernels_gpu),
+          ("serving_gpu", lambda result: serving_gpu(result) + soak_gpu(result)), ("engine_gpu", engine_gpu)]
 
 
 def make():
