@@ -201,8 +201,7 @@ class Planner {
   // The plan with these chunk sizes in every layer, whatever the arena: for
   // tests and for measuring the cost table. A layer that the fused kernels do
   // not take runs unfused, all heads at once if no group was given; more rows
-  // than update_rows have no update; steps are chained where both ask for it
-  // and they can be.
+  // than update_rows have no update; no steps are chained.
   Plan MakePlanWith(const BatchShape& shape, const Chunking& attention,
                     const Chunking& feed_forward) const;
 

@@ -266,9 +266,7 @@ Plan Planner::MakePlanWith(const BatchShape& shape, const Chunking& attention,
     second.fused &= FusesFeedForward(shape_, target_, layer);
     first.update &= first.rows <= target_.update_rows;
     second.update &= second.rows <= target_.update_rows;
-    const bool chained = first.chained && second.chained;
     first.chained = second.chained = false;
-    if (chained) Chain(layer, bucket, kUnlimited, &first, &second);
     builder.AddAttention(layer, first);
     builder.AddFeedForward(layer, second);
   }

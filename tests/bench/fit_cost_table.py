@@ -128,9 +128,9 @@ class Model:
             return self.gemm_then_norm(row["rows"], row["in"], row["out"])
         if op == "ffn_core":
             return self.fused_ffn(row["rows"], row["in_rank"] + row["out_rank"], row["intermediate"])
-        if op == "row_chain":
+        if op == "row_chain" and "chain" in self.costs:
             return self.row_chain(row["rows"])
-        if op == "ffn_layer":
+        if op == "ffn_layer" and "ffn_layer" in self.costs:
             return self.ffn_layer(row["rows"], row["in_rank"] + row["out_rank"], row["hidden"], row["intermediate"])
         if op == "attention":
             return self.attention(row["sequences"], row["length"], row["heads"], row["head_dim"])
@@ -172,9 +172,9 @@ def fit(model, rows):
     groups = [(GEMM, [(tile, i) for tile in costs["gemm"] for i in (2, 3)]),
               (GEMM_NORM, [(tile, i) for tile in costs["gemm_norm"] for i in (2, 3)]),
               (UPDATE_NORM, [(costs, "norm_block_seconds")]),
-              (("row_chain",), [(costs["chain"], 2)]),
               (("ffn_core",), [(tile, i) for tile in costs["fused_ffn"] for i in (2, 3)]),
-              (("ffn_layer",), [(costs["ffn_layer"], i) for i in (2, 3)])]
+              (("ffn_layer",), [(costs["ffn_layer"], i) for i in (2, 3)] if "ffn_layer" in costs else []),
+              (("row_chain",), [(costs["chain"], 2)] if "chain" in costs else [])]
     of = lambda names: [row for row in rows if row["op"] in names]
     for _ in range(6):
         descend(model, [(costs, "launch_seconds"), (costs, "bytes_per_second")], rows)
