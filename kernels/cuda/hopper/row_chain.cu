@@ -133,6 +133,7 @@ class RowChainBlock {
     InitBarriers();
     ClearTail();
     __syncthreads();
+    ExpectExchanges();
     ClusterArrive();
     CopyWeights();
     __syncwarp();
@@ -188,23 +189,21 @@ class RowChainBlock {
 
   // ---- Begin and end ----
 
-  // One by each of the first threads, with the bytes that it waits for.
+  // One by each of the first threads.
   __device__ void InitBarriers() const {
-    const int product = threadIdx.x;
-    const int exchange = product - kProducts;
-    if (product < kProducts) {
-      BarrierInit(&weights_full_[product], 1);
-      BarrierInitFence();
-      ArriveExpect(&weights_full_[product], params_.weights[product].Bytes());
-    } else if (exchange < kExchanges) {
-      constexpr int kColumnBytes = kRows * kElementBytes;
-      BarrierInit(&received_[exchange], 1);
-      BarrierInitFence();
-      ArriveExpect(&received_[exchange],
-                   exchange == kT ? params_.weights[kNarrow].out * kColumnBytes
-                   : exchange == kX ? kHidden * kColumnBytes
-                                    : kBlocks * kRows * sizeof(float));
-    }
+    if (threadIdx.x >= int{kProducts} + kExchanges) return;
+    BarrierInit(&weights_full_[threadIdx.x], 1);
+    BarrierInitFence();
+  }
+  // The bytes that other blocks will send.
+  __device__ void ExpectExchanges() const {
+    constexpr int kColumnBytes = kRows * kElementBytes;
+    const int exchange = threadIdx.x;
+    if (exchange >= kExchanges) return;
+    ArriveExpect(&received_[exchange],
+                 exchange == kT ? params_.weights[kNarrow].out * kColumnBytes
+                 : exchange == kX ? kHidden * kColumnBytes
+                                  : kBlocks * kRows * sizeof(float));
   }
   // Zeros behind the columns of t, which is multiplied in whole panels.
   __device__ void ClearTail() const {
@@ -220,6 +219,7 @@ class RowChainBlock {
     if (product >= kProducts || !ElectOne()) return;
     const Weights w = params_.weights[product];
     const int first_row = RankInCluster() * w.Tiles() * kTile;
+    ArriveExpect(&weights_full_[product], w.Bytes());
     for (int panel = 0; panel < w.Panels(); ++panel) {
       TensorCopy(At<void>(places_.weights[product] + panel * w.PanelBytes()),
                  &params_.maps[product], panel * kPanel, first_row,
