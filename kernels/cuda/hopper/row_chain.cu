@@ -201,7 +201,7 @@ class RowChainBlock {
     const int exchange = threadIdx.x;
     if (exchange >= kExchanges) return;
     ArriveExpect(&received_[exchange],
-                 exchange == kT ? params_.weights[kNarrow].out * kColumnBytes
+                 exchange == kT   ? params_.weights[kNarrow].out * kColumnBytes
                  : exchange == kX ? kHidden * kColumnBytes
                                   : kBlocks * kRows * sizeof(float));
   }
