@@ -10,6 +10,7 @@
 #include "kernels/cuda/fused_ffn.h"
 #include "kernels/cuda/gemm_norm.h"
 #include "kernels/cuda/lowrank_attention.h"
+#include "kernels/cuda/lowrank_norm.h"
 #include "kernels/cuda/row_chain.h"
 
 namespace svdserve {
@@ -198,16 +199,40 @@ void CudaEncoder::Attention(const Scratch& scratch, const Step& step,
                   std::min(group, shape_.heads - head));
     }
   }
-  if (step.chained) return EndChained(scratch, layer, chunk);
-  // x = LayerNorm(x + context·W_o)
-  const CudaLinear& output = layer.attention_output;
-  const std::byte* from = scratch.context;
-  if (output.first) {
-    Apply(output.first, chunk.rows, scratch.context, scratch.narrow);
-    from = scratch.narrow;
+  if (step.chained) {
+    EndChained(scratch, layer, chunk);
+  } else {
+    EndAttention(scratch, layer, chunk);
   }
-  AddAndNormalize(output.second, layer.attention_norm, chunk, from,
-                  scratch.update);
+}
+
+// x = LayerNorm(x + context·W_o)
+void CudaEncoder::EndAttention(const Scratch& scratch, const CudaLayer& layer,
+                               const Chunk& chunk) {
+  const auto& [narrow, wide] = layer.attention_output;
+  const CudaNorm& norm = layer.attention_norm;
+  if (!narrow) {
+    return AddAndNormalize(wide, norm, chunk, scratch.context, scratch.update);
+  }
+  const cuda::LowRankNormParams params = {.type = weights_.type,
+                                          .rows = chunk.rows,
+                                          .in = narrow.in,
+                                          .rank = wide.in,
+                                          .hidden = wide.out,
+                                          .y = scratch.context,
+                                          .narrow = narrow.w,
+                                          .w = wide.w,
+                                          .bias = wide.bias,
+                                          .gamma = norm.gamma,
+                                          .beta = norm.beta,
+                                          .eps = weights_.norm_eps,
+                                          .x = chunk.x};
+  const cuda::DeviceLimits& limits = runtime_.device().limits;
+  if (cuda::LowRankNormIsFaster(params, limits)) {
+    return Note(cuda::LowRankNorm(params, limits, runtime_.stream()));
+  }
+  Apply(narrow, chunk.rows, scratch.context, scratch.narrow);
+  AddAndNormalize(wide, norm, chunk, scratch.narrow, scratch.update);
 }
 
 // x = LayerNorm(x + context·W_o), and x·U_1 for the feed-forward.

@@ -68,6 +68,8 @@ class CudaEncoder {
   void AttentionStep(const Plan& plan, const Step& step);
   Chunk NextSequences(const Chunk& last, int rows) const;
   void Attention(const Scratch& scratch, const Step& step, const Chunk& chunk);
+  void EndAttention(const Scratch& scratch, const CudaLayer& layer,
+                    const Chunk& chunk);
   void EndChained(const Scratch& scratch, const CudaLayer& layer,
                   const Chunk& chunk);
   void AttendFused(const Scratch& scratch, const CudaLayer& layer,

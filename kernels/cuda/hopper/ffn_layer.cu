@@ -12,17 +12,17 @@
 namespace svdserve::cuda::hopper {
 namespace {
 
-using ffn::Config;
-using ffn::kPanel;
-using ffn::kRows;
-using ffn::LayerArguments;
-using ffn::LayerConfig;
-using ffn::Layout;
+using row_blocks::Config;
+using row_blocks::kPanel;
+using row_blocks::kRows;
+using row_blocks::LayerArguments;
+using row_blocks::LayerConfig;
+using row_blocks::Layout;
 
 template <typename C>
-__global__ void __launch_bounds__(ffn::kThreads, 1)
+__global__ void __launch_bounds__(row_blocks::kThreads, 1)
     FfnLayerKernel(const __grid_constant__ LayerArguments arguments) {
-  ffn::LayerBlock<C>(arguments).Run();
+  row_blocks::LayerBlock<C>(arguments).Run();
 }
 
 struct Kernel {
@@ -33,15 +33,16 @@ struct Kernel {
   int in_columns;  // 0: any up to out_columns
   int out_columns;
   int piece_columns;
-  int own_bytes;
+  int chunk;
+  int tail_bytes;
   Activation activation;
 };
 
 template <typename C>
 constexpr Kernel Compiled() {
-  return {FfnLayerKernel<C>, C::LayoutFor,  C::kHidden,
-          C::kStep,          C::kInColumns, C::kOutColumns,
-          C::kPieceColumns,  C::kOwnBytes,  C::kActivation};
+  return {FfnLayerKernel<C>, C::LayoutFor,   C::kHidden,       C::kStep,
+          C::kInColumns,     C::kOutColumns, C::kPieceColumns, C::kChunk,
+          C::kTailBytes,     C::kActivation};
 }
 
 template <typename T, int kHidden, int kRank>
@@ -86,7 +87,7 @@ const Kernel* Find(int hidden, int in_rank, int out_rank, Activation activation,
       continue;
     }
     const Layout layout = kernel.layout(in_rank, limits.shared_bytes);
-    if (layout.end + kernel.own_bytes <= limits.shared_bytes &&
+    if (layout.end + kernel.tail_bytes <= limits.shared_bytes &&
         layout.stages >= 3) {
       return &kernel;
     }
@@ -113,11 +114,11 @@ cudaError_t FfnLayer(const FfnLayerParams& params, const DeviceLimits& limits,
   arguments.loop.b1 = params.b1;
   arguments.loop.in_rank = params.in_rank;
   arguments.loop.intermediate = params.intermediate;
-  arguments.b2 = params.b2;
-  arguments.gamma = params.gamma;
-  arguments.beta = params.beta;
-  arguments.eps = params.eps;
-  arguments.out_rank = params.out_rank;
+  arguments.tail.bias = params.b2;
+  arguments.tail.gamma = params.gamma;
+  arguments.tail.beta = params.beta;
+  arguments.tail.eps = params.eps;
+  arguments.tail.rank = params.out_rank;
   arguments.shared_bytes = limits.shared_bytes;
   const struct {
     CUtensorMap* map;
@@ -131,9 +132,12 @@ cudaError_t FfnLayer(const FfnLayerParams& params, const DeviceLimits& limits,
        kernel->step},
       {&arguments.loop.u2, params.u2, params.out_rank, params.intermediate,
        kernel->piece_columns},
-      {&arguments.v2, params.v2, params.hidden, params.out_rank, ffn::kChunk},
-      {&arguments.x, params.x, params.rows, params.hidden, ffn::kGroupRows},
-      {&arguments.result, params.x, params.rows, params.hidden, ffn::kWarpRows},
+      {&arguments.tail.w, params.v2, params.hidden, params.out_rank,
+       kernel->chunk},
+      {&arguments.tail.x, params.x, params.rows, params.hidden,
+       row_blocks::kGroupRows},
+      {&arguments.tail.result, params.x, params.rows, params.hidden,
+       row_blocks::kWarpRows},
   };
   for (const auto& m : maps) {
     const cudaError_t error =
@@ -144,8 +148,8 @@ cudaError_t FfnLayer(const FfnLayerParams& params, const DeviceLimits& limits,
   const Layout layout = kernel->layout(params.in_rank, limits.shared_bytes);
   // Of any number of rows: a block has a multiprocessor to itself.
   return LaunchDependent(kernel->run, dim3((params.rows + kRows - 1) / kRows),
-                         ffn::kThreads, layout.end + kernel->own_bytes, stream,
-                         arguments);
+                         row_blocks::kThreads, layout.end + kernel->tail_bytes,
+                         stream, arguments);
 }
 
 }  // namespace svdserve::cuda::hopper

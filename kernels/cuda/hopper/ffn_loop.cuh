@@ -20,31 +20,18 @@
 #include <type_traits>
 
 #include "kernels/cuda/activation.cuh"
-#include "kernels/cuda/hopper/instructions.cuh"
-#include "kernels/cuda/hopper/wgmma.cuh"
+#include "kernels/cuda/hopper/ring.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/types.h"
 
-namespace svdserve::cuda::hopper::ffn {
+namespace svdserve::cuda::hopper::row_blocks {
 
-constexpr int kWarp = 32;
-constexpr int kWarpgroup = 128;
-constexpr int kConsumers = 2;   // warpgroups that compute
-constexpr int kGroupRows = 64;  // of one of them
-constexpr int kRows = kConsumers * kGroupRows;
-constexpr int kThreads = (kConsumers + 1) * kWarpgroup;
-constexpr int kPanel = 64;  // columns of 128 bytes, a swizzle's width
-constexpr int kPanelBytes = kPanel * kElementBytes;  // of a row
+constexpr int kRows = kConsumers * kGroupRows;  // of a block
 // Values of a thread that are activated side by side, which hides latencies.
 constexpr int kTogether = 8;
-constexpr int kMostStages = 8;
 // A bias is read until its step's V1 has left the ring. Within a ring of 8,
 // copies are at most 5 steps ahead of that.
 constexpr int kBiasSlots = 8;
-
-// The registers of 168 for each of 384 threads, shared out.
-constexpr int kConsumerRegisters = 240;
-constexpr int kProducerRegisters = 24;
 
 // What a kernel is compiled for.
 template <typename T, int kStepColumns, int kIn, int kOut, Activation kAct>
@@ -70,35 +57,21 @@ struct Config {
   static constexpr int kOutPanels = (kOut + kPanel - 1) / kPanel;
 };
 
-__host__ __device__ constexpr int PanelsOf(int columns) {
-  return (columns + kPanel - 1) / kPanel;
-}
-
-// Where things are in shared memory, in bytes from a multiple of 1024. Tiles
-// are panels of 64 columns, swizzled.
-struct Layout {
-  int panels;       // of p and V1
-  int stage_bytes;  // of the ring: a tile of V1 or of U2
-  int stages;
-  int ring;      // after p
-  int bias;      // [kBiasSlots][step] float
-  int barriers;  // the kernel's own, then [kMostStages] full and empty
-  int end;       // of all of it; z is staged over p and the ring
+// Where things are in shared memory: p, then the ring of tiles of V1 or U2.
+struct Layout : RingLayout {
+  int panels;  // of p and V1
+  int bias;    // [kBiasSlots][step] float
+  int end;     // of all of it; z is staged over p and the ring
 
   // `row_panels`: for which there is place before the ring.
   __host__ __device__ constexpr Layout(int in_rank, int step, int out_columns,
                                        int row_panels, int most_stages,
                                        int shared_bytes)
-      : panels(PanelsOf(in_rank)),
-        stage_bytes(Larger(panels * step * kPanelBytes,
-                           out_columns * step * kElementBytes)),
-        stages(0),
-        ring(row_panels * kRows * kPanelBytes),
-        bias(0),
-        barriers(0),
-        end(0) {
+      : panels(PanelsOf(in_rank)), bias(0), end(0) {
+    ring = row_panels * kRows * kPanelBytes;
+    stage_bytes =
+        Larger(panels * step * kPanelBytes, out_columns * step * kElementBytes);
     const int bias_bytes = kBiasSlots * step * 4;
-    constexpr int kBarrierBytes = (1 + 2 * kMostStages) * 8;
     const int fit =
         (shared_bytes - ring - bias_bytes - kBarrierBytes) / stage_bytes;
     stages = fit < most_stages ? fit : most_stages;
@@ -122,39 +95,19 @@ struct LoopArguments {
   int intermediate;
 };
 
-// A place in the ring, and the parity of its barrier's phase.
-class Place {
- public:
-  __device__ explicit Place(int stages) : stages_(stages) {}
-  __device__ int stage() const { return stage_; }
-  __device__ uint32_t parity() const { return parity_; }
-  __device__ void Advance() {
-    if (++stage_ < stages_) return;
-    stage_ = 0;
-    parity_ ^= 1;
-  }
-
- private:
-  const int stages_;
-  int stage_ = 0;
-  uint32_t parity_ = 0;
-};
-
 // A thread's part of the loop; kernels derive from it.
 template <typename C>
-class Loop {
+class Loop : protected Ring {
  protected:
   using T = typename C::Element;
   static constexpr int kStep = C::kStep;
   using Sums = float[C::kPieces][C::kPieceColumns / 2];
 
   __device__ Loop(const LoopArguments& arguments, const Layout& layout)
-      : args_(arguments),
+      : Ring(layout),
+        args_(arguments),
         layout_(layout),
-        shared_(SwizzledSharedMemory()),
-        steps_((arguments.intermediate + kStep - 1) / kStep),
-        group_(__shfl_sync(~0u, threadIdx.x / kWarpgroup, 0)),
-        place_(layout_.stages) {}
+        steps_((arguments.intermediate + kStep - 1) / kStep) {}
 
   // ---- All threads ----
 
@@ -165,18 +118,9 @@ class Loop {
       Bias(0)[i] = 0;
     }
   }
-  // By one thread.
-  __device__ void InitRing() {
+  __device__ void PrefetchMaps() const {
     PrefetchTensorMap(&args_.v1);
     PrefetchTensorMap(&args_.u2);
-    for (int stage = 0; stage < layout_.stages; ++stage) {
-      BarrierInit(Full(stage), 1);
-      BarrierInit(Empty(stage), kConsumers * kWarpgroup / kWarp);
-    }
-  }
-  // The thread that copies; one of the last warpgroup.
-  __device__ static bool IsProducer() {
-    return threadIdx.x / kWarp == kConsumers * kWarpgroup / kWarp && ElectOne();
   }
 
   // ---- The thread that copies ----
@@ -210,13 +154,6 @@ class Loop {
       tile += C::kOutPanelBytes;
     }
     place_.Advance();
-  }
-
-  // Waits until the place is free; `bytes` will come.
-  __device__ uint64_t* Claim(int bytes) {
-    BarrierWait(Empty(place_.stage()), place_.parity() ^ 1);
-    ArriveExpect(Full(place_.stage()), bytes);
-    return Full(place_.stage());
   }
 
   static constexpr int kRowPanelBytes = kRows * kPanelBytes;  // of p
@@ -262,10 +199,10 @@ class Loop {
 
   // Each warpgroup has a barrier for its turns, which the other arrives at.
   __device__ void TakeTurn() {
-    NamedBarrierWait(kTurns + group_, kConsumers * kWarpgroup);
+    NamedBarrierWait(kTurns + group_, kThreadsThatCompute);
   }
   __device__ void PassTurn() {
-    NamedBarrierArrive(kTurns + (group_ ^ 1), kConsumers * kWarpgroup);
+    NamedBarrierArrive(kTurns + (group_ ^ 1), kThreadsThatCompute);
   }
 
  private:
@@ -386,80 +323,29 @@ class Loop {
 
  protected:
   // Rounded to the warpgroup's rows of the first places of shared memory, as
-  // panels of kPanelRows rows from `panels` on: a wgmma's left operand, or what
-  // is stored. In lane order, so that the warpgroup has left what was there.
+  // panels of kPanelRows rows from `panels` on. In lane order, so that the
+  // warpgroup has left what was there.
   template <int kPanelRows>
   __device__ __forceinline__ void StoreSums(const Sums& sums, float scale,
                                             unsigned char* panels) const {
-    const int row = threadIdx.x % kWarpgroup / kWarp * 16 + Lane() % 16;
 #pragma unroll
     for (int piece = 0; piece < C::kPieces; ++piece) {
-#pragma unroll
-      for (int n = 0; n < C::kPieceColumns / 16; ++n) {
-        const float* q = &sums[piece][n * 8];
-        const int column = piece * C::kPieceColumns + n * 16;
-        const int chunk = column % kPanel / 8 + Lane() / 16;
-        StoreMatrix4(panels + column / kPanel * kPanelRows * kPanelBytes +
-                         row * kPanelBytes + ((chunk ^ (row % 8)) << 4),
-                     Pack<T>(q[0] * scale, q[1] * scale),
-                     Pack<T>(q[2] * scale, q[3] * scale),
-                     Pack<T>(q[4] * scale, q[5] * scale),
-                     Pack<T>(q[6] * scale, q[7] * scale));
-      }
+      StoreRounded<T, kPanelRows, C::kPieceColumns>(
+          sums[piece], piece * C::kPieceColumns, scale, panels);
     }
     FenceSharedForAsync();
   }
 
-  // ---- Places ----
-
-  // Named barriers.
-  static constexpr int kAll = 1;
-  static constexpr int kGroups = 2;  // and 3
-  static constexpr int kTurns = 4;   // and 5
-
-  __device__ static int Lane() { return threadIdx.x % kWarp; }
-  __device__ unsigned char* Stage(const Place& place) const {
-    return shared_ + layout_.ring + place.stage() * layout_.stage_bytes;
-  }
   __device__ float* Bias(int step) const {
     return reinterpret_cast<float*>(shared_ + layout_.bias) +
            step % kBiasSlots * kStep;
   }
-  // The kernel's own.
-  __device__ uint64_t* OwnBarrier() const {
-    return reinterpret_cast<uint64_t*>(shared_ + layout_.barriers);
-  }
-  __device__ uint64_t* Full(int stage) const {
-    return OwnBarrier() + 1 + stage;
-  }
-  __device__ uint64_t* Empty(int stage) const {
-    return Full(kMostStages + stage);
-  }
-
-  // Waits for the next tile.
-  __device__ unsigned char* Await() const {
-    BarrierWait(Full(place_.stage()), place_.parity());
-    return Stage(place_);
-  }
-  // On to the next; returns the stage, to be released.
-  __device__ int Advance() {
-    const int stage = place_.stage();
-    place_.Advance();
-    return stage;
-  }
-  // This warp is done with the stage.
-  __device__ void Release(int stage) const {
-    if (Lane() == 0) Arrive(Empty(stage));
-  }
 
   const LoopArguments& args_;
   const Layout layout_;
-  unsigned char* const shared_;
   const int steps_;
-  const int group_;  // warpgroup
-  Place place_;
 };
 
-}  // namespace svdserve::cuda::hopper::ffn
+}  // namespace svdserve::cuda::hopper::row_blocks
 
 #endif  // SVDSERVE_KERNELS_CUDA_HOPPER_FFN_LOOP_CUH_

@@ -10,16 +10,16 @@
 namespace svdserve::cuda::hopper {
 namespace {
 
-using ffn::Arguments;
-using ffn::Config;
-using ffn::kPanel;
-using ffn::kRows;
-using ffn::Layout;
+using row_blocks::Arguments;
+using row_blocks::Config;
+using row_blocks::kPanel;
+using row_blocks::kRows;
+using row_blocks::Layout;
 
 template <typename C>
-__global__ void __launch_bounds__(ffn::kThreads, 1)
+__global__ void __launch_bounds__(row_blocks::kThreads, 1)
     FusedFfnKernel(const __grid_constant__ Arguments arguments) {
-  ffn::Block<C>(arguments).Run();
+  row_blocks::Block<C>(arguments).Run();
 }
 
 struct Kernel {
@@ -74,7 +74,7 @@ const Kernel kKernels[] = {
 Layout LayoutOf(const Kernel& kernel, const FusedFfnParams& params,
                 const DeviceLimits& limits) {
   return Layout(params.in_rank, kernel.step, kernel.out_columns,
-                ffn::PanelsOf(params.in_rank), ffn::kMostStages,
+                row_blocks::PanelsOf(params.in_rank), row_blocks::kMostStages,
                 limits.shared_bytes);
 }
 
@@ -132,7 +132,7 @@ cudaError_t FusedFfn(const FusedFfnParams& params, const DeviceLimits& limits,
       {&arguments.loop.u2, params.u2, params.out_rank, params.intermediate,
        params.intermediate, kernel->piece_columns},
       {&arguments.z, params.z, params.rows, params.out_rank, params.z_stride,
-       ffn::kGroupRows},
+       row_blocks::kGroupRows},
   };
   for (const auto& m : maps) {
     const cudaError_t error =
@@ -142,8 +142,9 @@ cudaError_t FusedFfn(const FusedFfnParams& params, const DeviceLimits& limits,
   }
   // Of any number of rows: a block has a multiprocessor to itself.
   return LaunchDependent(kernel->run, dim3((params.rows + kRows - 1) / kRows),
-                         ffn::kThreads, LayoutOf(*kernel, params, limits).end,
-                         stream, arguments);
+                         row_blocks::kThreads,
+                         LayoutOf(*kernel, params, limits).end, stream,
+                         arguments);
 }
 
 }  // namespace svdserve::cuda::hopper

@@ -5,7 +5,7 @@
 
 #include "kernels/cuda/hopper/ffn_loop.cuh"
 
-namespace svdserve::cuda::hopper::ffn {
+namespace svdserve::cuda::hopper::row_blocks {
 
 struct Arguments {
   LoopArguments loop;
@@ -31,19 +31,7 @@ class Block : Loop<C> {
 
   __device__ void Run() {
     Begin();
-    if (this->group_ == kConsumers) {
-      ReturnRegisters<kProducerRegisters>();
-      if (Base::IsProducer()) {
-        Produce();
-      } else {
-        WaitForPriorKernels();
-      }
-    } else {
-      TakeRegisters<kConsumerRegisters>();
-      WaitForPriorKernels();
-      LetNextKernelStart();
-      Consume();
-    }
+    this->ShareWork([&] { Produce(); }, [&] { Consume(); });
   }
 
  private:
@@ -52,6 +40,7 @@ class Block : Loop<C> {
     if (threadIdx.x == 0) {
       PrefetchTensorMap(&block_.p);
       PrefetchTensorMap(&block_.z);
+      this->PrefetchMaps();
       BarrierInit(this->OwnBarrier(), 1);
       this->InitRing();
       BarrierInitFence();
@@ -92,7 +81,7 @@ class Block : Loop<C> {
   // and columns past z's.
   __device__ __forceinline__ void Store(const Sums& z) {
     // Both warpgroups have left p and the ring.
-    NamedBarrierWait(Base::kAll, kConsumers * kWarpgroup);
+    NamedBarrierWait(Base::kAll, kThreadsThatCompute);
     constexpr int kStagedBytes = kGroupRows * kPanelBytes;  // of a panel
     unsigned char* staged =
         this->shared_ + this->group_ * C::kOutPanels * kStagedBytes;
@@ -111,6 +100,6 @@ class Block : Loop<C> {
   const Arguments& block_;
 };
 
-}  // namespace svdserve::cuda::hopper::ffn
+}  // namespace svdserve::cuda::hopper::row_blocks
 
 #endif  // SVDSERVE_KERNELS_CUDA_HOPPER_FUSED_FFN_CUH_

@@ -28,6 +28,7 @@
 #include "kernels/cuda/gemm_norm.h"
 #include "kernels/cuda/kernel_family.h"
 #include "kernels/cuda/lowrank_attention.h"
+#include "kernels/cuda/lowrank_norm.h"
 #include "kernels/cuda/pool.h"
 #include "kernels/cuda/row_chain.h"
 #include "nlohmann/json.hpp"
@@ -124,6 +125,7 @@ class Bench {
       GemmNorm("out_update_norm", rows, m.out_rank, d, true);
       GemmNorm("ffn_update_norm", rows, m.ffn_rank, d, true);
     }
+    LowRankNorm("out_lowrank_norm", rows, m);
     if (rows <= cuda::kRowChainRows) RowChain("row_chain", rows, m);
     LowRankAttention("attention_core", s, m);
     Attention("attention", s, m.heads, m.head_dim(), false);
@@ -305,6 +307,35 @@ class Bench {
                   .z = BF16(size_t{1} * rows * m.ffn_rank)};
               return [this, params](cudaStream_t stream) {
                 return cuda::RowChain(params, limits_, stream);
+              };
+            });
+  }
+
+  // out_narrow and out_expand_norm at once.
+  void LowRankNorm(const std::string& name, int rows, const ModelSizes& m) {
+    const int d = m.hidden;
+    if (!cuda::LowRankNormTakes({.in = d, .rank = m.out_rank, .hidden = d},
+                                limits_)) {
+      return;
+    }
+    const double widths = 2.0 * d * m.out_rank;
+    Measure(name, {{"rows", rows}, {"rank", m.out_rank}, {"hidden", d}},
+            2.0 * rows * widths, 2 * (widths + rows * 3.0 * d),
+            [=, this]() -> Call {
+              const cuda::LowRankNormParams params = {
+                  .rows = rows,
+                  .in = d,
+                  .rank = m.out_rank,
+                  .hidden = d,
+                  .y = BF16(size_t{1} * rows * d),
+                  .narrow = Weight(d, m.out_rank),
+                  .w = Weight(m.out_rank, d),
+                  .bias = F32(d),
+                  .gamma = F32(d),
+                  .beta = F32(d),
+                  .x = BF16(size_t{1} * rows * d)};
+              return [this, params](cudaStream_t stream) {
+                return cuda::LowRankNorm(params, limits_, stream);
               };
             });
   }
