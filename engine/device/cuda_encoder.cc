@@ -345,12 +345,30 @@ void CudaEncoder::AttendHeads(const Scratch& scratch, const CudaLayer& layer,
 
 void CudaEncoder::FeedForwardStep(const Plan& plan, const Step& step) {
   const Scratch scratch(*this, plan, step);
+  if (step.rows_at_ends > 0) return FeedForwardWithWholeEnds(scratch, step);
   for (int row = 0; row < batch_.rows; row += step.rows_per_chunk) {
     FeedForward(scratch, step,
                 {.first_row = row,
                  .rows = std::min(step.rows_per_chunk, batch_.rows - row),
                  .x = HiddenRow(row)});
   }
+}
+
+// The first and the last product of all rows, what lies between in chunks.
+void CudaEncoder::FeedForwardWithWholeEnds(const Scratch& scratch,
+                                           const Step& step) {
+  const CudaLayer& layer = weights_.layers[step.layer];
+  const auto& [u1, v1] = layer.ffn_in;
+  const auto& [u2, v2] = layer.ffn_out;
+  const Chunk all = {.rows = batch_.rows, .x = hidden_};
+  Apply(u1, all.rows, all.x, scratch.factors);
+  for (int64_t row = 0; row < all.rows; row += step.rows_per_chunk) {
+    const int rows = std::min<int64_t>(step.rows_per_chunk, all.rows - row);
+    Apply(v1, rows, scratch.factors + row * v1.in * kElement, scratch.inner,
+          CudaActivation(shape_.activation));
+    Apply(u2, rows, scratch.inner, scratch.narrow + row * u2.out * kElement);
+  }
+  AddAndNormalize(v2, layer.ffn_norm, all, scratch.narrow, nullptr);
 }
 
 void CudaEncoder::FeedForward(const Scratch& scratch, const Step& step,

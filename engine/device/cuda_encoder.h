@@ -78,6 +78,7 @@ class CudaEncoder {
                    const Chunk& chunk, int first_head, int heads);
 
   void FeedForwardStep(const Plan& plan, const Step& step);
+  void FeedForwardWithWholeEnds(const Scratch& scratch, const Step& step);
   void FeedForward(const Scratch& scratch, const Step& step,
                    const Chunk& chunk);
 

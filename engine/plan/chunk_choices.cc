@@ -87,6 +87,14 @@ bool MayHaveUpdate(const PlanTarget& target, const BatchShape& batch,
   return rows >= batch.tokens && rows <= target.update_rows;
 }
 
+// Whether the first and the last product of chunks of so many rows may take all
+// rows at once: there are chunks, and both matrices are factored.
+bool MayHaveWholeEnds(const LayerRanks& ranks, const BatchShape& batch,
+                      int rows) {
+  return rows < batch.tokens && rows > kCudaLeastRows && ranks.ffn_in > 0 &&
+         ranks.ffn_out > 0;
+}
+
 // Each choice of few rows once more, with memory for the update.
 void AddUpdates(const PlanTarget& target, const BatchShape& batch,
                 std::vector<Chunking>* choices) {
@@ -180,6 +188,9 @@ std::vector<Chunking> FeedForwardChoices(const ModelShape& shape,
     for (int rows : CudaFeedForwardRows(target, batch)) {
       if (fuses) choices.push_back({.rows = rows, .fused = true});
       choices.push_back({.rows = rows});
+      if (MayHaveWholeEnds(shape.layers[layer], batch, rows)) {
+        choices.push_back({.rows = rows, .rows_at_ends = batch.tokens});
+      }
     }
     AddUpdates(target, batch, &choices);
     return choices;

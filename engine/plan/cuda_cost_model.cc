@@ -206,6 +206,14 @@ double FeedForwardChunk(const ModelShape& model, const Kernels& kernels,
                           ranks.ffn_out, chunking);
 }
 
+// Of factored matrices, what lies between the first product and the last one.
+double FeedForwardMiddle(const ModelShape& model, const Kernels& kernels,
+                         const LayerRanks& ranks, int64_t rows) {
+  if (rows == 0) return 0;
+  return kernels.Gemm(rows, ranks.ffn_in, model.intermediate) +
+         kernels.Gemm(rows, model.intermediate, ranks.ffn_out);
+}
+
 }  // namespace
 
 // As if all sequences had the mean length.
@@ -230,9 +238,16 @@ double CudaFeedForwardSeconds(const ModelShape& model, const PlanTarget& target,
   const int64_t per_chunk = std::min(chunking.rows, batch.tokens);
   const int64_t chunks = batch.tokens / per_chunk;
   const auto seconds = [&](int64_t rows) {
-    return FeedForwardChunk(model, kernels, ranks, rows, chunking);
+    return chunking.rows_at_ends > 0
+               ? FeedForwardMiddle(model, kernels, ranks, rows)
+               : FeedForwardChunk(model, kernels, ranks, rows, chunking);
   };
-  return chunks * seconds(per_chunk) + seconds(batch.tokens % per_chunk);
+  const double ends =
+      chunking.rows_at_ends > 0
+          ? kernels.Gemm(batch.tokens, model.hidden, ranks.ffn_in) +
+                kernels.GemmNorm(batch.tokens, ranks.ffn_out, model.hidden)
+          : 0;
+  return ends + chunks * seconds(per_chunk) + seconds(batch.tokens % per_chunk);
 }
 
 int FusedFeedForwardWaveRows(const PlanTarget& target) {

@@ -13,8 +13,12 @@ class LaneBuilder {
   // [rows, columns] at `offset`; returns where it ends.
   uint64_t Place(Role role, uint64_t offset, uint64_t columns,
                  int bytes_per_value) {
+    return PlaceRows(rows_, role, offset, columns, bytes_per_value);
+  }
+  uint64_t PlaceRows(uint64_t rows, Role role, uint64_t offset,
+                     uint64_t columns, int bytes_per_value) {
     if (columns == 0) return offset;
-    const uint64_t bytes = rows_ * columns * bytes_per_value;
+    const uint64_t bytes = rows * columns * bytes_per_value;
     layout_.buffers.push_back({.role = role, .offset = offset, .bytes = bytes});
     const uint64_t end = AlignUp(offset + bytes, kBufferAlignment);
     layout_.bytes = std::max(layout_.bytes, end);
@@ -83,6 +87,9 @@ LaneLayout AttentionLane(const ModelShape& shape, const PlanTarget& target,
 //   factors | inner     x·U1, then act(factors·V1)
 //   narrow  | inner     inner·U2
 //   narrow  | update    narrow·V2
+// Those of all rows at once, if asked for: a chunk's rows of the second take
+// the place of rows that this chunk or an earlier one has read, unless they are
+// wider, and come behind all of the first then.
 // A dense second matrix reads the intermediate while it writes the update, so
 // the update takes the place of the factors.
 LaneLayout FeedForwardLane(const ModelShape& shape, const PlanTarget& target,
@@ -90,6 +97,17 @@ LaneLayout FeedForwardLane(const ModelShape& shape, const PlanTarget& target,
   const int element = target.element_bytes;
   LaneBuilder lane(chunking.rows);
   if (chunking.whole) return lane.Finish();
+  if (chunking.rows_at_ends > 0) {
+    const uint64_t rows = chunking.rows_at_ends;
+    const uint64_t factors =
+        lane.PlaceRows(rows, Role::kFactors, 0, ranks.ffn_in, element);
+    const uint64_t narrow = ranks.ffn_out > ranks.ffn_in ? factors : 0;
+    const uint64_t end =
+        lane.PlaceRows(rows, Role::kNarrow, narrow, ranks.ffn_out, element);
+    lane.Place(Role::kInner, std::max(factors, end), shape.intermediate,
+               element);
+    return lane.Finish();
+  }
   const bool has_update = HasUpdate(target, chunking);
   uint64_t inner = lane.Place(Role::kFactors, 0, ranks.ffn_in, element);
   if (chunking.fused) {

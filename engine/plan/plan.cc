@@ -57,6 +57,9 @@ std::string StepLine(const Step& step) {
     }
     absl::StrAppendFormat(&line, ", %d side by side", step.lanes);
   }
+  if (step.rows_at_ends > 0) {
+    absl::StrAppendFormat(&line, ", %d rows at both ends", step.rows_at_ends);
+  }
   if (step.chained) line += ", chained";
   absl::StrAppendFormat(&line, ": reads [%s] writes [%s]", Ids(step.reads),
                         Ids(step.writes));

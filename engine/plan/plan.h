@@ -112,6 +112,9 @@ struct Step {
   int lanes = 1;            // chunks side by side; 1: all workers share one
   int rows_per_chunk = 0;   // tokens whose intermediates exist at once
   int heads_per_group = 0;  // heads whose K and V exist at once; fused: 0
+  // CUDA, feed-forward: rows that its first and its last product take at once;
+  // what lies between exists for a chunk. 0: these have chunks, too.
+  int rows_at_ends = 0;
   // CUDA. Attention: one kernel ends it and makes the factors of the step
   // behind it. Feed-forward: its factors are there.
   bool chained = false;
@@ -175,6 +178,7 @@ struct Chunking {
   bool fused = false;    // CUDA; else as the matrices are stored
   bool chained = false;  // CUDA; as Step::chained
   bool update = false;   // CUDA: with memory for the update; the CPU always has
+  int rows_at_ends = 0;  // CUDA feed-forward; as Step::rows_at_ends
   friend bool operator==(const Chunking&, const Chunking&) = default;
 };
 
@@ -201,7 +205,8 @@ class Planner {
   // The plan with these chunk sizes in every layer, whatever the arena: for
   // tests and for measuring the cost table. A layer that the fused kernels do
   // not take runs unfused, all heads at once if no group was given; more rows
-  // than update_rows have no update; no steps are chained.
+  // than update_rows have no update; no steps are chained. Any rows_at_ends are
+  // all of the batch's, where both matrices are factored.
   Plan MakePlanWith(const BatchShape& shape, const Chunking& attention,
                     const Chunking& feed_forward) const;
 

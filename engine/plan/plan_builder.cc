@@ -131,6 +131,7 @@ void PlanBuilder::AddFeedForward(int layer, const Chunking& chunking) {
                          .layer = layer,
                          .lanes = chunking.lanes,
                          .rows_per_chunk = chunking.rows,
+                         .rows_at_ends = chunking.rows_at_ends,
                          .chained = chunking.chained,
                          .reads = {hidden_},
                          .writes = {hidden_},

@@ -1,5 +1,6 @@
 // LowRankNorm(): there is no portable kernel; the one for Hopper is called.
 #include <cstdint>
+#include <initializer_list>
 
 #include "kernels/cuda/hopper/lowrank_norm.h"
 #include "kernels/cuda/kernel_family.h"

@@ -88,6 +88,29 @@ TEST_P(CudaInvarianceTest, InEveryWayAndChunksOfEverySize) {
   }
 }
 
+// Chunks between products of all rows; the second factor narrower, or wider.
+TEST_P(CudaInvarianceTest, FeedForwardWithWholeEnds) {
+  const Model model = RandomModel({.layers = {{32, 17, 24, 40, 48, 29},
+                                              {32, 17, 24, 40, 16, 64},
+                                              {32, 17, 24, 40, 32, 0}}});
+  PoisonedCuda backend(model, {.compute = GetParam()});
+  ASSERT_TRUE(backend.status().ok()) << backend.status();
+  const PackedBatch batch = BatchOf(inputs_);
+  const auto plan = [&](int rows, int rows_at_ends) {
+    return backend.planner().MakePlanWith(
+        batch.Shape(), {.rows = 512},
+        {.rows = rows, .rows_at_ends = rows_at_ends});
+  };
+  const Rows expected = backend.Run(plan(512, 0), batch);
+  for (const int rows : {1, 37, 64, 128}) {
+    const Plan ends = plan(rows, 1);
+    ASSERT_EQ(ends.steps[2].rows_at_ends, ends.shape.tokens);
+    ASSERT_EQ(ends.steps[4].rows_at_ends, ends.shape.tokens);
+    ASSERT_EQ(ends.steps[6].rows_at_ends, 0);  // a dense matrix has no ends
+    EXPECT_EQ(backend.Run(ends, batch), expected) << rows;
+  }
+}
+
 // Of other widths than VariedModel() has, and on some GPUs alone.
 TEST_P(CudaInvarianceTest, FeedForwardByOneKernel) {
   const Model model = RandomModel({.heads = 12,
@@ -235,6 +258,10 @@ TEST_F(CudaArenaTest, TouchesWhatWasPlannedInEveryWay) {
       ASSERT_NO_FATAL_FAILURE(ExpectTouchesWhatWasPlanned(plan, batch));
     }
   }
+  const PackedBatch batch = RandomBatch(8);
+  const Plan plan = backend_.planner().MakePlanWith(
+      batch.Shape(), {.rows = 64}, {.rows = 50, .rows_at_ends = 1});
+  ASSERT_NO_FATAL_FAILURE(ExpectTouchesWhatWasPlanned(plan, batch));
 }
 
 // ---- Chained steps ----
