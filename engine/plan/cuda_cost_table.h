@@ -3,16 +3,17 @@
 // sm_90 is MEASURED: tests/bench/fit_cost_table.py of a kernels_gpu.json (H200,
 // 2026-11-24, 310 rows; the committed one is newer); the root mean square of
 // ln(predicted / measured) is 0.14 for products, 0.15 for product + norm, 0.10
-// for the fused feed-forward, 0.15 and 0.09 for attention, plain and low-rank.
-// Product + norm of a dense layer (sums of 768 and more) is left out: another
-// kernel runs it, which has no rival. Rows at 1x128 of the others are from
-// whole encoders. Fused attention, products of up to 4096 rows, and Q, K and V,
-// one launch now, have become faster since: by 1 us a launch at 1024 rows. The
-// feed-forward half-layer of one kernel is from a chain of 12 at 16,896 rows,
-// that between attention and feed-forward from its clocks at 128.
-// The others are ESTIMATES, from published peaks and other kernels.
-// Only ratios matter: they decide between ways and chunk sizes, never whether
-// a batch fits.
+// for the fused feed-forward, 0.09 for low-rank attention. Plain attention is
+// from all of its tiles, forced, at 42 shapes (2026-11-28; 0.07), with inputs
+// in L2 as far as they fit. Product + norm of a dense layer (sums of 768 and
+// more) is left out: another kernel runs it, which has no rival. Rows at 1x128
+// of the others are from whole encoders. Fused attention, products of up to
+// 4096 rows, and Q, K and V, one launch now, have become faster since: by 1 us
+// a launch at 1024 rows. The feed-forward half-layer of one kernel is from a
+// chain of 12 at 16,896 rows, that between attention and feed-forward from its
+// clocks at 128. The others are ESTIMATES, from published peaks and other
+// kernels. Only ratios matter: they decide between ways and chunk sizes, never
+// whether a batch fits.
 #ifndef SVDSERVE_ENGINE_PLAN_CUDA_COST_TABLE_H_
 #define SVDSERVE_ENGINE_PLAN_CUDA_COST_TABLE_H_
 
@@ -26,18 +27,27 @@ struct CudaTileCost {
   int extra_depth;   // steps of the sum that a block's start and end cost
 };
 
+// A tile of queries of one head of one sequence; a multiprocessor works on
+// `places` of them at once.
+struct CudaAttentionTile {
+  int rows;
+  int places;
+  double tflops;   // scores and weighted sum; all places taken
+  int extra_keys;  // keys that a tile's start and end cost
+};
+
 // Attention of heads up to this width.
 struct CudaAttentionCost {
   int head_dim;
-  double tflops;   // scores and weighted sum
-  int extra_keys;  // keys that a block's start and end cost
+  double lowrank_tflops;  // within low-rank attention
+  // The launcher takes the fastest of these; a table may have fewer.
+  CudaAttentionTile tiles[3];
 };
 
 // Low-rank attention: a block has one head of one sequence.
 struct CudaLowRankCost {
-  double tflops;           // Q, K and V
-  double attention_share;  // of the rate of plain attention without extra_keys
-  double block_seconds;    // what its start and end cost
+  double tflops;         // Q, K and V
+  double block_seconds;  // what its start and end cost
 };
 
 // A layer's kernel between attention and the feed-forward's inner product.
@@ -60,7 +70,6 @@ struct CudaCosts {
   double norm_block_seconds;  // but for its launch
   CudaTileCost fused_ffn[2];
   CudaAttentionCost attention[3];
-  int attention_rows;  // queries of a block of plain attention
   CudaLowRankCost lowrank;
   // Kernels that sm_90 alone has.
   CudaTileCost ffn_layer = {128, 0, 100, 64};
@@ -77,9 +86,10 @@ inline constexpr CudaCosts kCudaCosts[] = {
      .norm_rows = 16,
      .norm_block_seconds = 2e-6,
      .fused_ffn = {{128, 0, 220, 64}, {64, 0, 150, 64}},
-     .attention = {{32, 110, 90}, {64, 180, 90}, {128, 200, 90}},
-     .attention_rows = 128,
-     .lowrank = {190, 0.9, 3e-6}},
+     .attention = {{32, 99, {{128, 1, 110, 90}}},
+                   {64, 162, {{128, 1, 180, 90}}},
+                   {128, 180, {{128, 1, 200, 90}}}},
+     .lowrank = {190, 3e-6}},
     {.sm = 86,  // A10: 125 TFLOP/s at most, 0.6 TB/s
      .multiprocessors = 72,
      .launch_seconds = 3e-6,
@@ -89,9 +99,10 @@ inline constexpr CudaCosts kCudaCosts[] = {
      .norm_rows = 16,
      .norm_block_seconds = 3e-6,
      .fused_ffn = {{128, 0, 60, 64}, {64, 0, 42, 64}},
-     .attention = {{32, 34, 90}, {64, 50, 90}, {128, 54, 90}},
-     .attention_rows = 128,
-     .lowrank = {54, 0.9, 5e-6}},
+     .attention = {{32, 30.6, {{128, 1, 34, 90}}},
+                   {64, 45, {{128, 1, 50, 90}}},
+                   {128, 48.6, {{128, 1, 54, 90}}}},
+     .lowrank = {54, 5e-6}},
     {.sm = 89,  // L40S: 362 TFLOP/s at most, 0.86 TB/s
      .multiprocessors = 142,
      .launch_seconds = 2.5e-6,
@@ -101,9 +112,10 @@ inline constexpr CudaCosts kCudaCosts[] = {
      .norm_rows = 16,
      .norm_block_seconds = 2e-6,
      .fused_ffn = {{128, 0, 190, 64}, {64, 0, 130, 64}},
-     .attention = {{32, 100, 90}, {64, 150, 90}, {128, 165, 90}},
-     .attention_rows = 128,
-     .lowrank = {170, 0.9, 3e-6}},
+     .attention = {{32, 90, {{128, 1, 100, 90}}},
+                   {64, 135, {{128, 1, 150, 90}}},
+                   {128, 148.5, {{128, 1, 165, 90}}}},
+     .lowrank = {170, 3e-6}},
     {.sm = 90,
      .multiprocessors = 132,
      .launch_seconds = 1.7e-6,
@@ -113,9 +125,17 @@ inline constexpr CudaCosts kCudaCosts[] = {
      .norm_rows = 16,
      .norm_block_seconds = 1.3e-6,
      .fused_ffn = {{128, 0, 720, 0}, {128, 0, 720, 0}},
-     .attention = {{32, 389, 388}, {64, 639, 422}, {128, 726, 421}},
-     .attention_rows = 128,
-     .lowrank = {480, 0.77, 3.5e-6},
+     .attention =
+         {{32,
+           300,
+           {{256, 1, 359, 216}, {192, 1, 317, 147}, {64, 3, 262, 162}}},
+          {64,
+           492,
+           {{256, 1, 569, 329}, {192, 1, 511, 276}, {64, 3, 350, 176}}},
+          {128,
+           559,
+           {{192, 1, 676, 208}, {128, 1, 554, 256}, {64, 2, 391, 203}}}},
+     .lowrank = {480, 3.5e-6},
      .ffn_layer = {128, 0, 756, 575},
      .chain = {16, 14, 6.3e-6}},
 };

@@ -34,8 +34,9 @@ def read_table(text, sm):
     if row is None:
         sys.exit(f"fit_cost_table: the table has no row of sm_{sm}")
     body = re.sub(r"//[^\n]*", "", row[1])
-    fields = re.findall(r"\.(\w+) = (\{\{.*?\}\}|\{.*?\}|[-+.\w]+)", body, re.S)
-    return {name: json.loads(value.replace("{", "[").replace("}", "]")) for name, value in fields}
+    _, *parts = re.split(r"\.([a-z]\w*)\s*=\s*", body)
+    return {name: json.loads(value.strip().rstrip(",").replace("{", "[").replace("}", "]"))
+            for name, value in zip(parts[::2], parts[1::2])}
 
 
 def read_rows(path, gpu_name):
@@ -100,16 +101,20 @@ class Model:
         return next(cost for cost in self.costs["attention"] if head_dim <= cost[0])
 
     def attention(self, sequences, length, heads, head_dim):
-        _, tflops, extra = self.attention_cost(head_dim)
-        rows = self.costs["attention_rows"]
-        flops = 4 * min(length, rows) * (length + extra) * head_dim
-        blocks = sequences * heads * math.ceil(length / rows)
-        return self.launch(self.waves(blocks, flops / self.rate(tflops)), 4 * sequences * length * heads * head_dim)
+        def one(tile):
+            rows, places, tflops, extra = tile
+            most = math.ceil(sequences * heads * math.ceil(length / rows) / self.multiprocessors)
+            full, rest = divmod(most, places)
+            rounds = full + (0.3 + 0.7 * rest / places if rest else 0)
+            flops = 4 * places * rows * (length + extra) * head_dim
+            return rounds * flops / self.rate(tflops)
+        _, _, tiles = self.attention_cost(head_dim)
+        return self.launch(min(map(one, tiles)), 4 * sequences * length * heads * head_dim)
 
     def lowrank_attention(self, sequences, length, heads, head_dim, depth):
-        tflops, share, start = self.costs["lowrank"]
+        tflops, start = self.costs["lowrank"]
         build = 2 * length * depth * head_dim / self.rate(tflops)
-        core = 4 * length * length * head_dim / self.rate(self.attention_cost(head_dim)[1] * share)
+        core = 4 * length * length * head_dim / self.rate(self.attention_cost(head_dim)[1])
         return self.launch(self.waves(sequences * heads, build + core + start),
                            sequences * length * (depth + heads * head_dim))
 
@@ -182,8 +187,9 @@ def fit(model, rows):
             descend(model, places, of(names))
         for cost in costs["attention"]:
             wide = [row for row in of(("attention",)) if model.attention_cost(row["head_dim"]) is cost]
-            descend(model, [(cost, 1), (cost, 2)], wide)
-        descend(model, [(costs["lowrank"], i) for i in range(3)], of(("attention_core",)))
+            descend(model, [(tile, i) for tile in cost[2] for i in (2, 3)], wide)
+        descend(model, [(costs["lowrank"], i) for i in range(2)] + [(cost, 1) for cost in costs["attention"]],
+                of(("attention_core",)))
 
 
 def rounded(value):
@@ -200,7 +206,7 @@ def as_cpp(costs, rows, gpu):
         "gemm": f"{count(*GEMM)} rows: {', '.join(GEMM)}", "gemm_norm": f"{count(*GEMM_NORM)}: {', '.join(GEMM_NORM)}",
         "norm_block_seconds": f"{count(*UPDATE_NORM)}: {', '.join(UPDATE_NORM)}", "fused_ffn": f"{count('ffn_core')}: ffn_core",
         "ffn_layer": f"{count('ffn_layer')}: ffn_layer",
-        "attention": f"{count('attention')}: attention, by head dimension",
+        "attention": f"{count('attention')}: attention, by head dimension; {count('attention_core')}: attention_core",
         "chain": f"{count('row_chain')}: row_chain",
         "lowrank": f"{count('attention_core')}: attention_core",
     }

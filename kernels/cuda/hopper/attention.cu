@@ -1,9 +1,11 @@
 #include <algorithm>
+#include <cstdint>
 #include <limits>
 
 #include "kernels/cuda/attention_operands.cuh"
 #include "kernels/cuda/hopper/attention.h"
 #include "kernels/cuda/hopper/attention_loop.cuh"
+#include "kernels/cuda/hopper/attention_tiles.h"
 #include "kernels/cuda/launch.cuh"
 
 namespace svdserve::cuda::hopper {
@@ -19,7 +21,11 @@ struct Config : AttentionShape<T, kQk, kV, 1> {
   using Shape = AttentionShape<T, kQk, kV, 1>;
   static constexpr int kWarpgroups = kConsumers;
   static constexpr int kStages = 3;
-  static constexpr int kQueryBuffers = kBlocks == 1 ? 2 : 1;
+  // Narrow heads' queries, 8 registers a thread, leave shared memory at once;
+  // of wider ones it is no faster, and registers are short.
+  static constexpr bool kQueriesInRegisters = kQk == 32;
+  static constexpr int kQueryBuffers =
+      kBlocks == 1 && !kQueriesInRegisters ? 2 : 1;
   static constexpr int kThreads = (kConsumers + 1) * kWarpgroupThreads;
   static constexpr int kTileRows = kConsumers * kWarpgroupRows;
   static constexpr int kBlocksPerMultiprocessor = kBlocks;
@@ -84,13 +90,8 @@ struct Work {
   __device__ bool IsEmpty() const { return tile_row >= window.length; }
 };
 
-__host__ __device__ int CountTiles(const AttentionParams& params, int rows) {
+__device__ inline int CountTiles(const AttentionParams& params, int rows) {
   return (params.max_tokens + rows - 1) / rows;
-}
-
-int64_t CountItems(const AttentionParams& params, int rows) {
-  return int64_t{1} * CountTiles(params, rows) * params.heads *
-         params.sequences;
 }
 
 // Tiles in order: where attention is causal those that see the most keys first,
@@ -207,6 +208,22 @@ __device__ inline void Release(uint64_t* empty) {
   if (threadIdx.x % 32 == 0) Arrive(empty);
 }
 
+// A warpgroup's queries, of which `rows` is the first in the tile, as
+// fragments.
+template <class C>
+__device__ void LoadQueries(QueryRegisters<typename C::Shape>& queries,
+                            const unsigned char* rows) {
+  using Panel = PanelTile<C::kQkDim>;
+  static_assert(Panel::kPanels == 1);
+  const int warp_row = threadIdx.x / 32 % 4 * 16;
+  const PieceReader<C::kQkDim, Piece::kA> reader(
+      rows + warp_row * Panel::kRowBytes, threadIdx.x % 32);
+#pragma unroll
+  for (int step = 0; step < C::kQkSteps; ++step) {
+    reader.Load(queries.fragments[0][step], 0, step);
+  }
+}
+
 template <class C>
 __device__ void Consume(const AttentionParams& params, const Memory<C>& memory,
                         int items) {
@@ -226,12 +243,17 @@ __device__ void Consume(const AttentionParams& params, const Memory<C>& memory,
     BlockRange blocks =
         FindBlocks(work.window, first_row, work.tile_row + warp_row);
     if (first_row >= work.window.length) blocks.end = blocks.begin;
-    const SharedQueries<Shape, C::kTileRows> queries = {
-        SharedAddress(memory.Queries(buffers.index)) +
-        warpgroup_row * PanelTile<C::kQkDim>::kRowBytes};
+    const unsigned char* query_rows =
+        memory.Queries(buffers.index) +
+        warpgroup_row * PanelTile<C::kQkDim>::kRowBytes;
     AttentionState<Shape> state;
     ClearState<Shape>(state);
     BarrierWait(memory.FullQueries(buffers.index), buffers.parity);
+    QueryRegisters<Shape> registers;
+    if constexpr (C::kQueriesInRegisters) {
+      LoadQueries<C>(registers, query_rows);
+      Release(memory.EmptyQueries(buffers.index));
+    }
     const auto take = [&](int) -> BlockTiles {
       BarrierWait(memory.FullStage(full.index), full.parity);
       const BlockTiles tiles = {SharedAddress(memory.Keys(full.index)),
@@ -252,13 +274,23 @@ __device__ void Consume(const AttentionParams& params, const Memory<C>& memory,
     };
     if (blocks.begin < blocks.end) {
       pass(blocks.begin - work.first_block);
-      AttendBlocks<Shape>(state, queries, work.window, blocks,
-                          work.tile_row + warp_row, scale_log2, take, release);
+      const auto attend = [&](const auto& queries) {
+        AttendBlocks<Shape>(state, queries, work.window, blocks,
+                            work.tile_row + warp_row, scale_log2, take,
+                            release);
+      };
+      if constexpr (C::kQueriesInRegisters) {
+        attend(RegisterQueries<Shape>{registers});
+      } else {
+        attend(SharedQueries<Shape, C::kTileRows>{SharedAddress(query_rows)});
+      }
       pass(work.end_block - blocks.end);
     } else {
       pass(work.end_block - work.first_block);
     }
-    Release(memory.EmptyQueries(buffers.index));
+    if constexpr (!C::kQueriesInRegisters) {
+      Release(memory.EmptyQueries(buffers.index));
+    }
     buffers.Next();
     FinishRows<Shape>(state);
     const auto& operands = work.operands;
@@ -308,78 +340,49 @@ __global__ void __launch_bounds__(C::kThreads, C::kBlocksPerMultiprocessor)
 
 // ---- Host ----
 
-using Launcher = cudaError_t (*)(const AttentionParams&, int most_blocks,
+using Launcher = cudaError_t (*)(const AttentionParams&, int items, int blocks,
                                  const DeviceLimits&, cudaStream_t);
 
 template <class C>
-cudaError_t LaunchConfig(const AttentionParams& params, int most_blocks,
+cudaError_t LaunchConfig(const AttentionParams& params, int items, int blocks,
                          const DeviceLimits& limits, cudaStream_t stream) {
-  const int64_t counted = CountItems(params, C::kTileRows);
-  if (counted > std::numeric_limits<int>::max()) return cudaErrorNotSupported;
-  const int items = static_cast<int>(counted);
-  const int blocks = std::min(items, most_blocks);
   return LaunchDependent(AttentionKernel<C>, dim3(blocks), C::kThreads,
                          SpreadBytes(C::kSharedBytes, blocks, limits), stream,
                          Arguments{params, items});
 }
 
-struct Instance {
-  int rows;            // of a tile
-  int blocks;          // of threads, of a multiprocessor
-  Launcher launch[2];  // bf16, fp16
-};
-
-template <int kDim, int kConsumers, int kBlocks>
-constexpr Instance MakeInstance() {
-  return {kConsumers * kWarpgroupRows,
-          kBlocks,
-          {LaunchConfig<Config<__nv_bfloat16, kDim, kDim, kConsumers, kBlocks>>,
-           LaunchConfig<Config<__half, kDim, kDim, kConsumers, kBlocks>>}};
+template <typename T, int kDim, int kTile>
+constexpr Launcher LauncherOf() {
+  constexpr AttentionTile kOf = FindAttentionTiles(kDim)->tiles[kTile];
+  return LaunchConfig<
+      Config<T, kDim, kDim, kOf.rows / kWarpgroupRows, kOf.places>>;
 }
 
-// The committed list of instances, by measurement.
 struct HeadShape {
-  int dim;  // of queries, keys and values
-  Instance large;
-  Instance small;
-  // Longest sequences, without causality, whose tiles are better small.
-  int small_tokens;
+  int dim;
+  Launcher launch[kAttentionTiles][2];  // bf16, fp16
 };
 
-constexpr HeadShape kShapes[] = {
-    {32, MakeInstance<32, 4, 1>(), MakeInstance<32, 1, 3>(), 128},
-    {64, MakeInstance<64, 4, 1>(), MakeInstance<64, 1, 3>(), 128},
-    {128, MakeInstance<128, 3, 1>(), MakeInstance<128, 1, 2>(), 256},
-};
-
-// Whether many tiles lie beyond the ends of short sequences.
-bool IsRagged(const AttentionParams& params) {
-  const int64_t most = int64_t{1} * params.sequences * params.max_tokens;
-  return params.rows > 0 && params.rows * int64_t{4} < most * 3;
+template <int kDim>
+constexpr HeadShape MakeHeadShape() {
+  return {
+      kDim,
+      {{LauncherOf<__nv_bfloat16, kDim, 0>(), LauncherOf<__half, kDim, 0>()},
+       {LauncherOf<__nv_bfloat16, kDim, 1>(), LauncherOf<__half, kDim, 1>()},
+       {LauncherOf<__nv_bfloat16, kDim, 2>(), LauncherOf<__half, kDim, 2>()}}};
 }
 
-const Instance& ChooseInstance(const HeadShape& shape,
-                               const AttentionParams& params,
-                               const DeviceLimits& limits) {
-  const bool fills_device =
-      CountItems(params, shape.large.rows) >= 2 * limits.multiprocessors;
-  if (!fills_device) return shape.small;
-  if (IsRagged(params)) {
-    return params.max_tokens <= 1024 ? shape.small : shape.large;
-  }
-  return params.causal || params.max_tokens > shape.small_tokens ? shape.large
-                                                                 : shape.small;
-}
+constexpr HeadShape kShapes[] = {MakeHeadShape<32>(), MakeHeadShape<64>(),
+                                 MakeHeadShape<128>()};
 
-// Blocks that stay and take one tile after the other, or, where tiles differ or
-// are so long that a block's start does not count, a block for each: then the
-// device gives the next one to whichever multiprocessor is free.
-int MostBlocks(const Instance& instance, const AttentionParams& params,
+// Blocks that stay and take one tile after the other, or, where tiles differ, a
+// block for each: then the device gives the next one to whichever
+// multiprocessor is free. Of short causal sequences starts would cost more.
+int MostBlocks(const AttentionTile& tile, const AttentionParams& params,
                const DeviceLimits& limits) {
-  const int long_tokens = params.causal ? 2048 : 4096;
-  return IsRagged(params) || params.max_tokens >= long_tokens
+  return IsRagged(params) || (params.causal && params.max_tokens >= 2048)
              ? std::numeric_limits<int>::max()
-             : limits.multiprocessors * instance.blocks;
+             : limits.multiprocessors * tile.places;
 }
 
 }  // namespace
@@ -388,9 +391,15 @@ cudaError_t Attention(const AttentionParams& params, const DeviceLimits& limits,
                       cudaStream_t stream) {
   for (const HeadShape& shape : kShapes) {
     if (shape.dim != params.qk_dim || shape.dim != params.v_dim) continue;
-    const Instance& instance = ChooseInstance(shape, params, limits);
-    return instance.launch[params.type == Type::kBF16 ? 0 : 1](
-        params, MostBlocks(instance, params, limits), limits, stream);
+    const AttentionTiles& tiles = *FindAttentionTiles(shape.dim);
+    const int chosen = ChooseAttentionTile(tiles, params, limits);
+    const AttentionTile& tile = tiles.tiles[chosen];
+    const int64_t items = CountAttentionTiles(params, tile);
+    if (items > std::numeric_limits<int>::max()) return cudaErrorNotSupported;
+    const int blocks = static_cast<int>(
+        std::min<int64_t>(items, MostBlocks(tile, params, limits)));
+    return shape.launch[chosen][params.type == Type::kBF16 ? 0 : 1](
+        params, static_cast<int>(items), blocks, limits, stream);
   }
   return cudaErrorNotSupported;
 }

@@ -1,10 +1,12 @@
 #include "kernels/cuda/attention.h"
 
 #include <cmath>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/cuda/hopper/attention_tiles.h"
 #include "kernels/cuda/kernel_family.h"
 #include "tests/kernels/cuda/attention_reference.h"
 #include "tests/kernels/cuda/device_buffer.h"
@@ -268,6 +270,105 @@ TEST(AttentionLengthTest, TheLargestSequencesAreExact) {
               4e-3);
   }
 }
+
+// ---- Hopper's tiles ----
+
+// Queries of the tile that a batch of equally long sequences takes on an H200.
+int TileRows(int dim, int heads, int sequences, int tokens,
+             bool causal = false) {
+  const AttentionParams params = {.sequences = sequences,
+                                  .max_tokens = tokens,
+                                  .rows = sequences * tokens,
+                                  .heads = heads,
+                                  .causal = causal};
+  const hopper::AttentionTiles& shape = *hopper::FindAttentionTiles(dim);
+  const int tile = hopper::ChooseAttentionTile(
+      shape, params, {.sm = 90, .multiprocessors = 132});
+  return shape.tiles[tile].rows;
+}
+
+TEST(AttentionTilesTest, FewLongSequencesTakeWhatFillsWholeWaves) {
+  EXPECT_EQ(TileRows(64, 12, 1, 2048), 192);  // 132 tiles; 96 of 256
+  EXPECT_EQ(TileRows(64, 12, 2, 2048), 192);  // 264; 192
+  EXPECT_EQ(TileRows(64, 12, 4, 2048), 256);  // 384 of 256: 2.9 waves
+  EXPECT_EQ(TileRows(64, 16, 1, 2048), 256);  // 128
+  EXPECT_EQ(TileRows(64, 16, 2, 2048), 256);  // 256
+  EXPECT_EQ(TileRows(32, 12, 2, 2048), 192);
+  EXPECT_EQ(TileRows(128, 6, 1, 2048), 128);  // 96
+  EXPECT_EQ(TileRows(128, 6, 2, 2048), 192);  // 132
+}
+
+TEST(AttentionTilesTest, ManySequencesTakeLargeTilesAndShortOnesSmall) {
+  EXPECT_EQ(TileRows(64, 12, 32, 512), 256);
+  EXPECT_EQ(TileRows(64, 12, 8, 2048), 256);
+  EXPECT_EQ(TileRows(64, 12, 32, 512, /*causal=*/true), 256);
+  EXPECT_EQ(TileRows(32, 12, 32, 512), 256);
+  EXPECT_EQ(TileRows(128, 6, 32, 512), 192);
+  for (int sequences : {8, 32}) {
+    EXPECT_EQ(TileRows(64, 12, sequences, 128), 64);
+    EXPECT_EQ(TileRows(32, 12, sequences, 128), 64);
+  }
+  EXPECT_EQ(TileRows(64, 12, 1, 512), 64);
+}
+
+TEST(AttentionTilesTest, RaggedBatchesTakeSmallTilesUnlessManyAreLong) {
+  const hopper::AttentionTiles& shape = *hopper::FindAttentionTiles(64);
+  const auto rows = [&](int sequences, int longest, int tokens) {
+    const AttentionParams params = {.sequences = sequences,
+                                    .max_tokens = longest,
+                                    .rows = tokens,
+                                    .heads = 12};
+    const DeviceLimits limits = {.sm = 90, .multiprocessors = 132};
+    return shape.tiles[hopper::ChooseAttentionTile(shape, params, limits)].rows;
+  };
+  EXPECT_EQ(rows(64, 512, 64 * 256), 64);
+  EXPECT_EQ(rows(2, 2048, 2200), 64);
+  EXPECT_EQ(rows(32, 1024, 32 * 440), 256);
+  EXPECT_EQ(rows(16, 2048, 16 * 1024), 256);
+}
+
+class AttentionTileTest : public testing::TestWithParam<std::tuple<Type, int>> {
+};
+
+TEST_P(AttentionTileTest, EveryHopperTileHasTheBitsOfPortableKernels) {
+  const auto [type, dim] = GetParam();
+  Random random;
+  const Packing packing({512, 200, 512});
+  const Heads heads = {2, 2, dim, dim};
+  const hopper::AttentionTiles& shape = *hopper::FindAttentionTiles(dim);
+  const AttentionParams params = {.sequences = packing.sequences(),
+                                  .max_tokens = packing.max_tokens(),
+                                  .heads = heads.heads};
+  const bool runs = TakesHopperKernels(TestLimits());
+  for (const Visibility& visibility : {Visibility{}, Visibility{.left = 100}}) {
+    const Batch batch(type, packing, heads, visibility, &random);
+    std::vector<float> expected;
+    if (runs) {
+      const ScopedPortableKernels portable;
+      expected = batch.Run();
+    }
+    std::set<int> reached;
+    for (int multiprocessors : {12, 18, 24, 48}) {
+      DeviceLimits limits = TestLimits();
+      limits.multiprocessors = multiprocessors;
+      reached.insert(hopper::ChooseAttentionTile(shape, params, limits));
+      if (runs) {
+        EXPECT_TRUE(SameBits(batch.Run(limits), expected)) << multiprocessors;
+      }
+    }
+    EXPECT_EQ(reached.size(), hopper::kAttentionTiles);
+  }
+  if (!runs) GTEST_SKIP() << "no Hopper GPU, or its kernels are not loaded";
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Tiles, AttentionTileTest,
+    testing::Combine(testing::Values(Type::kBF16, Type::kF16),
+                     testing::Values(32, 64, 128)),
+    [](const testing::TestParamInfo<AttentionTileTest::ParamType>& info) {
+      return "Dim" + std::to_string(std::get<1>(info.param)) +
+             (std::get<0>(info.param) == Type::kBF16 ? "Bf16" : "F16");
+    });
 
 // A NaN in a sequence is seen by its own queries, and by no other sequence.
 TEST(AttentionNanTest, StaysInItsSequence) {
