@@ -21,11 +21,7 @@ struct Config : AttentionShape<T, kQk, kV, 1> {
   using Shape = AttentionShape<T, kQk, kV, 1>;
   static constexpr int kWarpgroups = kConsumers;
   static constexpr int kStages = 3;
-  // Narrow heads' queries, 8 registers a thread, leave shared memory at once;
-  // of wider ones it is no faster, and registers are short.
-  static constexpr bool kQueriesInRegisters = kQk == 32;
-  static constexpr int kQueryBuffers =
-      kBlocks == 1 && !kQueriesInRegisters ? 2 : 1;
+  static constexpr int kQueryBuffers = kBlocks == 1 ? 2 : 1;
   static constexpr int kThreads = (kConsumers + 1) * kWarpgroupThreads;
   static constexpr int kTileRows = kConsumers * kWarpgroupRows;
   static constexpr int kBlocksPerMultiprocessor = kBlocks;
@@ -208,22 +204,6 @@ __device__ inline void Release(uint64_t* empty) {
   if (threadIdx.x % 32 == 0) Arrive(empty);
 }
 
-// A warpgroup's queries, of which `rows` is the first in the tile, as
-// fragments.
-template <class C>
-__device__ void LoadQueries(QueryRegisters<typename C::Shape>& queries,
-                            const unsigned char* rows) {
-  using Panel = PanelTile<C::kQkDim>;
-  static_assert(Panel::kPanels == 1);
-  const int warp_row = threadIdx.x / 32 % 4 * 16;
-  const PieceReader<C::kQkDim, Piece::kA> reader(
-      rows + warp_row * Panel::kRowBytes, threadIdx.x % 32);
-#pragma unroll
-  for (int step = 0; step < C::kQkSteps; ++step) {
-    reader.Load(queries.fragments[0][step], 0, step);
-  }
-}
-
 template <class C>
 __device__ void Consume(const AttentionParams& params, const Memory<C>& memory,
                         int items) {
@@ -243,17 +223,12 @@ __device__ void Consume(const AttentionParams& params, const Memory<C>& memory,
     BlockRange blocks =
         FindBlocks(work.window, first_row, work.tile_row + warp_row);
     if (first_row >= work.window.length) blocks.end = blocks.begin;
-    const unsigned char* query_rows =
-        memory.Queries(buffers.index) +
-        warpgroup_row * PanelTile<C::kQkDim>::kRowBytes;
+    const SharedQueries<Shape, C::kTileRows> queries = {
+        SharedAddress(memory.Queries(buffers.index)) +
+        warpgroup_row * PanelTile<C::kQkDim>::kRowBytes};
     AttentionState<Shape> state;
     ClearState<Shape>(state);
     BarrierWait(memory.FullQueries(buffers.index), buffers.parity);
-    QueryRegisters<Shape> registers;
-    if constexpr (C::kQueriesInRegisters) {
-      LoadQueries<C>(registers, query_rows);
-      Release(memory.EmptyQueries(buffers.index));
-    }
     const auto take = [&](int) -> BlockTiles {
       BarrierWait(memory.FullStage(full.index), full.parity);
       const BlockTiles tiles = {SharedAddress(memory.Keys(full.index)),
@@ -274,23 +249,13 @@ __device__ void Consume(const AttentionParams& params, const Memory<C>& memory,
     };
     if (blocks.begin < blocks.end) {
       pass(blocks.begin - work.first_block);
-      const auto attend = [&](const auto& queries) {
-        AttendBlocks<Shape>(state, queries, work.window, blocks,
-                            work.tile_row + warp_row, scale_log2, take,
-                            release);
-      };
-      if constexpr (C::kQueriesInRegisters) {
-        attend(RegisterQueries<Shape>{registers});
-      } else {
-        attend(SharedQueries<Shape, C::kTileRows>{SharedAddress(query_rows)});
-      }
+      AttendBlocks<Shape>(state, queries, work.window, blocks,
+                          work.tile_row + warp_row, scale_log2, take, release);
       pass(work.end_block - blocks.end);
     } else {
       pass(work.end_block - work.first_block);
     }
-    if constexpr (!C::kQueriesInRegisters) {
-      Release(memory.EmptyQueries(buffers.index));
-    }
+    Release(memory.EmptyQueries(buffers.index));
     buffers.Next();
     FinishRows<Shape>(state);
     const auto& operands = work.operands;
