@@ -80,10 +80,16 @@ class Kernels {
   }
 
   // A block has one head of one sequence: its Q, K and V, then attention.
-  double LowRankAttention(int64_t sequences, int length, int heads,
+  double LowRankAttention(int64_t sequences, int length, int longest, int heads,
                           int head_dim, const LayerRanks& ranks) const {
-    const CudaAttentionCost& cost = AttentionCost(head_dim);
     const int depth = ranks.query + ranks.key + ranks.value;
+    if (IsShort(sequences * heads, longest, head_dim, depth)) {
+      const CudaShortAttentionCost& cost = costs_.short_attention;
+      const int64_t rows = CeilDiv(longest, cost.tile_rows) * cost.tile_rows;
+      return costs_.launch_seconds +
+             rows * (cost.row_seconds + depth * cost.column_seconds);
+    }
+    const CudaAttentionCost& cost = AttentionCost(head_dim);
     const double build = 2.0 * length * depth * head_dim;
     const double core = 4.0 * length * length * head_dim;
     const CudaLowRankCost& lowrank = costs_.lowrank;
@@ -102,6 +108,15 @@ class Kernels {
   }
 
  private:
+  // Whether a block each has a multiprocessor, and all of its head's rows and
+  // factors fit there.
+  bool IsShort(int64_t blocks, int length, int head_dim, int depth) const {
+    constexpr double kSharedBytes = 227 << 10;
+    const CudaShortAttentionCost& cost = costs_.short_attention;
+    const int64_t rows = CeilDiv(length, cost.tile_rows) * cost.tile_rows;
+    return length <= cost.most_tokens && blocks <= multiprocessors_ &&
+           (rows + head_dim) * depth * kElementBytes <= kSharedBytes;
+  }
   // FLOP/s of one multiprocessor.
   double Rate(double tflops) const {
     return tflops * 1e12 / costs_.multiprocessors;
@@ -182,14 +197,14 @@ double UnfusedCore(const ModelShape& model, const Kernels& kernels,
 
 double AttentionChunk(const ModelShape& model, const Kernels& kernels,
                       const LayerRanks& ranks, int64_t sequences, int length,
-                      const Chunking& chunking) {
+                      int longest, const Chunking& chunking) {
   if (sequences == 0) return 0;
   const int64_t rows = sequences * length;
   const int joint = ranks.query + ranks.key + ranks.value;
   double seconds = joint > 0 ? kernels.Gemm(rows, model.hidden, joint) : 0;
   seconds += chunking.fused
-                 ? kernels.LowRankAttention(sequences, length, model.heads,
-                                            model.head_dim, ranks)
+                 ? kernels.LowRankAttention(sequences, length, longest,
+                                            model.heads, model.head_dim, ranks)
                  : UnfusedCore(model, kernels, ranks, sequences, length,
                                chunking.heads);
   if (chunking.chained) return seconds + kernels.Chain(rows);
@@ -227,7 +242,7 @@ double FeedForwardMiddle(const ModelShape& model, const Kernels& kernels,
 
 }  // namespace
 
-// As if all sequences had the mean length.
+// As if all sequences had the mean length, but for what the longest rules out.
 double CudaAttentionSeconds(const ModelShape& model, const PlanTarget& target,
                             const LayerRanks& ranks, const BatchShape& batch,
                             const Chunking& chunking) {
@@ -237,7 +252,8 @@ double CudaAttentionSeconds(const ModelShape& model, const PlanTarget& target,
       std::clamp(chunking.rows / length, 1, batch.sequences);
   const int64_t chunks = batch.sequences / per_chunk;
   const auto seconds = [&](int64_t sequences) {
-    return AttentionChunk(model, kernels, ranks, sequences, length, chunking);
+    return AttentionChunk(model, kernels, ranks, sequences, length,
+                          batch.max_tokens, chunking);
   };
   return chunks * seconds(per_chunk) + seconds(batch.sequences % per_chunk);
 }

@@ -50,6 +50,15 @@ struct CudaLowRankCost {
   double block_seconds;  // what its start and end cost
 };
 
+// Low-rank attention of so few and short sequences that one block has all of a
+// head, one a multiprocessor.
+struct CudaShortAttentionCost {
+  int most_tokens;
+  int tile_rows;
+  double row_seconds;     // of a row of its tiles,
+  double column_seconds;  // and of each of the row's factors
+};
+
 // A layer's kernel between attention and the feed-forward's inner product.
 struct CudaChainCost {
   int rows;                // of a cluster
@@ -73,6 +82,7 @@ struct CudaCosts {
   CudaLowRankCost lowrank;
   // Kernels that sm_90 alone has.
   CudaTileCost ffn_layer = {128, 0, 100, 64};
+  CudaShortAttentionCost short_attention = {0, 64, 0, 0};
   CudaChainCost chain = {16, 1, 10e-6};
 };
 
@@ -137,6 +147,7 @@ inline constexpr CudaCosts kCudaCosts[] = {
            {{192, 1, 676, 208}, {128, 1, 554, 256}, {64, 2, 391, 203}}}},
      .lowrank = {480, 3.5e-6},
      .ffn_layer = {128, 0, 756, 575},
+     .short_attention = {128, 64, 12.6e-9, 0.046e-9},
      .chain = {16, 14, 6.3e-6}},
 };
 

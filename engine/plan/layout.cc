@@ -56,14 +56,15 @@ LaneLayout AttentionLane(const ModelShape& shape, const PlanTarget& target,
   const int heads = chunking.fused ? 0 : chunking.heads;
   LaneBuilder lane(chunking.rows);
   uint64_t update = 0;
-  if (target.device == Device::kCuda && heads == shape.heads) {
+  if (target.device == Device::kCuda &&
+      (heads == shape.heads || chunking.chained)) {
     const uint64_t last =
         chunking.chained
             ? lane.Place(Role::kNextFactors, 0, ranks.ffn_in, element)
             : lane.Place(Role::kNarrow, 0, ranks.attention_output, element);
     const uint64_t qkv =
         std::max(lane.Place(Role::kFactors, 0, factors, element), last);
-    lane.Place(Role::kQkv, qkv, 3 * width, element);
+    lane.Place(Role::kQkv, qkv, 3 * heads * shape.head_dim, element);
     update = lane.Place(Role::kContext, qkv, width, element);
   } else {
     const uint64_t shared = lane.Place(Role::kContext, 0, width, element);

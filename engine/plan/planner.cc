@@ -175,8 +175,17 @@ Chunking Planner::BestFeedForward(int layer, const BatchShape& shape,
 void Planner::Chain(int layer, const BatchShape& shape, uint64_t scratch_bytes,
                     Chunking* attention, Chunking* feed_forward) const {
   if (shape.tokens > FusionOf(target_, layer).chain_rows) return;
-  const Chunking first = {
+  Chunking first = {
       .rows = shape.tokens, .heads = shape_.heads, .chained = true};
+  const Chunking fused = {.rows = shape.tokens, .fused = true, .chained = true};
+  const auto seconds = [&](const Chunking& chunking) {
+    return AttentionSeconds(shape_, target_, shape_.layers[layer], shape,
+                            chunking);
+  };
+  if (FusesAttention(shape_, target_, layer, shape.max_tokens) &&
+      seconds(fused) <= seconds(first)) {
+    first = fused;
+  }
   Chunking second = *feed_forward;
   if (second.whole) {
     second = BestFeedForward(layer, shape, scratch_bytes, /*whole=*/false);

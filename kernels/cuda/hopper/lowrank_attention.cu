@@ -1,9 +1,9 @@
 #include <algorithm>
 
-#include "kernels/cuda/hopper/attention_loop.cuh"
+#include "kernels/cuda/hopper/lowrank_attention.cuh"
 #include "kernels/cuda/hopper/lowrank_attention.h"
+#include "kernels/cuda/hopper/short_attention.h"
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/lowrank_projection.cuh"
 
 namespace svdserve::cuda::hopper {
 namespace {
@@ -141,29 +141,6 @@ class RowStream {
   int columns_;
 };
 
-// Of the thread's columns.
-template <class C>
-__device__ void LoadBias(float2 (&pairs)[C::kValueColumns], const float* bias) {
-  if (bias == nullptr) return;
-#pragma unroll
-  for (int n = 0; n < C::kValueColumns; ++n) {
-    pairs[n] =
-        *reinterpret_cast<const float2*>(bias + 8 * n + 2 * (LaneOf() % 4));
-  }
-}
-template <class C>
-__device__ void AddBias(Sums<C>& sums, const float2 (&pairs)[C::kValueColumns],
-                        const float* bias) {
-  if (bias == nullptr) return;
-#pragma unroll
-  for (int n = 0; n < C::kValueColumns; ++n) {
-    sums[0][n][0] += pairs[n].x;
-    sums[0][n][1] += pairs[n].y;
-    sums[0][n][2] += pairs[n].x;
-    sums[0][n][3] += pairs[n].y;
-  }
-}
-
 // The warpgroup's rows of a tile, with bias, from the stream's next chunks.
 template <class C>
 __device__ void ProjectRows(Sums<C>& sums, RowStream<C>& stream,
@@ -197,44 +174,6 @@ __device__ void ProjectRows(Sums<C>& sums, RowStream<C>& stream,
     factor += C::kFactorChunkBytes;
   }
   AddBias<C>(sums, bias, operand.bias);
-}
-
-// The warpgroup's queries, from their sums, meet all keys.
-template <class C>
-__device__ void AttendRows(const Sums<C>& sums,
-                           const LowRankAttentionParams& params,
-                           const Place& place, uint32_t keys, uint32_t values,
-                           int warpgroup_row, int warp_row) {
-  using Shape = typename C::Shape;
-  const KeyWindow window = {place.length, KeyWindow::kNoLimit,
-                            KeyWindow::kNoLimit};
-  const BlockRange blocks = FindBlocks(window, warpgroup_row, warp_row);
-  QueryRegisters<Shape> queries;
-  RoundQueries<C>(queries, sums);
-  AttentionState<Shape> state;
-  ClearState<Shape>(state);
-  AttendBlocks<Shape>(
-      state, RegisterQueries<Shape>{queries}, window, blocks, warp_row,
-      params.scale * kLog2E,
-      [&](int block) -> BlockTiles {
-        return {keys + block * Shape::kKeyBytes,
-                values + block * Shape::kValueBytes};
-      },
-      [] {});
-  FinishRows<Shape>(state);
-  WriteRows<Shape>(
-      state,
-      static_cast<typename C::Element*>(params.out) + place.head * C::kHeadDim,
-      params.out_stride, C::kHeadDim, place.first_row + warp_row,
-      place.first_row + place.length, LaneOf());
-}
-
-template <class C>
-__device__ Place FindPlace(const LowRankAttentionParams& params) {
-  const int first = Uniform(params.cu_seqlens[blockIdx.y]);
-  const int length = Uniform(params.cu_seqlens[blockIdx.y + 1]) - first;
-  return {static_cast<int>(blockIdx.x), first - params.first_row, length,
-          (length + C::kBlockRows - 1) / C::kBlockRows};
 }
 
 // Waits for all copies but the stream's youngest, which have nothing to do with
@@ -421,6 +360,9 @@ int SharedBytes(const Instance& instance, const LowRankAttentionParams& params,
 
 cudaError_t LowRankAttention(const LowRankAttentionParams& params,
                              const DeviceLimits& limits, cudaStream_t stream) {
+  if (ShortAttentionTakes(params, limits)) {
+    return ShortAttention(params, limits, stream);
+  }
   for (const Instance& instance : kInstances) {
     const int bytes = SharedBytes(instance, params, limits);
     if (bytes > 0) {
