@@ -139,10 +139,15 @@ class Kernels {
     return Waves(CeilDiv(rows, tile.tile_rows) * CeilDiv(out, columns),
                  flops / Rate(tile.tflops));
   }
-  double Fastest(const CudaTileCost (&tiles)[2], int64_t rows, int in,
+  template <size_t kCount>
+  double Fastest(const CudaTileCost (&tiles)[kCount], int64_t rows, int in,
                  int out) const {
-    return std::min(Tiles(tiles[0], rows, in, out),
-                    Tiles(tiles[1], rows, in, out));
+    double fastest = std::numeric_limits<double>::infinity();
+    for (const CudaTileCost& tile : tiles) {
+      if (tile.tile_rows == 0) continue;
+      fastest = std::min(fastest, Tiles(tile, rows, in, out));
+    }
+    return fastest;
   }
   // `values` are read or written in memory.
   double Launch(double seconds, int64_t values) const {

@@ -1,17 +1,17 @@
 // How fast the CUDA kernels run: data, one row an architecture.
 //
-// sm_90 is MEASURED: tests/bench/fit_cost_table.py of a kernels_gpu.json (H200,
-// 2026-11-24, 310 rows; the committed one is newer); the root mean square of
-// ln(predicted / measured) is 0.14 for products, 0.15 for product + norm, 0.10
-// for the fused feed-forward, 0.09 for low-rank attention. Plain attention is
-// from all of its tiles, forced, at 36 shapes (2026-11-28; 0.07), with inputs
-// in L2 as far as they fit. Product + norm of a dense layer (sums of 768 and
-// more) is left out: another kernel runs it, which has no rival. Rows at 1x128
-// of the others are from whole encoders. Fused attention, products of up to
-// 4096 rows, and Q, K and V, one launch now, have become faster since: by 1 us
-// a launch at 1024 rows. The feed-forward half-layer of one kernel is from a
-// chain of 12 at 16,896 rows, that between attention and feed-forward from its
-// clocks at 128. The others are ESTIMATES, from published peaks and other
+// sm_90 is MEASURED, on an H200: fitted to kernels_gpu.json by
+// tests/bench/fit_cost_table.py (2026-11-24, 310 rows; the committed one is
+// newer), where the root mean square of ln(predicted / measured) is 0.15 for
+// product + norm, 0.10 for the fused feed-forward, 0.09 for low-rank attention.
+// Products are from 2026-11-28: the committed rows and 152 of 192 to 1,536 rows
+// (0.13), and sums of two in chunks (0.05). Plain attention is from all of its
+// tiles, forced, at 36 shapes (2026-11-28; 0.07), with inputs in L2 as far as
+// they fit. Product + norm of a dense layer (sums of 768 and more) is left out:
+// another kernel runs it, which has no rival. The feed-forward half-layer of
+// one kernel is from a chain of 12 at 16,896 rows, that between attention and
+// feed-forward from its clocks at 128, attention of short sequences from chains
+// of up to 1,024 rows. The others are ESTIMATES, from published peaks and other
 // kernels. Only ratios matter: they decide between ways and chunk sizes, never
 // whether a batch fits.
 #ifndef SVDSERVE_ENGINE_PLAN_CUDA_COST_TABLE_H_
@@ -71,8 +71,9 @@ struct CudaCosts {
   int multiprocessors;    // of the device that the rates are of
   double launch_seconds;  // from a kernel's end to the next one's start
   double bytes_per_second;
-  // The launcher takes the faster of two tiles; the larger comes first.
-  CudaTileCost gemm[2];
+  // The launcher takes the fastest of its tiles; the largest comes first, none
+  // has no rows.
+  CudaTileCost gemm[3];
   CudaTileCost gemm_norm[2];
   // The norm of an update that is in memory.
   int norm_rows;              // of a block
@@ -128,9 +129,9 @@ inline constexpr CudaCosts kCudaCosts[] = {
      .lowrank = {170, 3e-6}},
     {.sm = 90,
      .multiprocessors = 132,
-     .launch_seconds = 1.7e-6,
-     .bytes_per_second = 3.3e12,
-     .gemm = {{128, 128, 981, 247}, {64, 32, 302, 113}},
+     .launch_seconds = 1.9e-6,
+     .bytes_per_second = 3.2e12,
+     .gemm = {{128, 128, 767, 197}, {128, 80, 1404, 749}, {64, 32, 274, 44}},
      .gemm_norm = {{64, 0, 950, 718}, {16, 0, 1483, 1375}},
      .norm_rows = 16,
      .norm_block_seconds = 1.3e-6,

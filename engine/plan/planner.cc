@@ -21,10 +21,14 @@ constexpr uint64_t kUnlimited = std::numeric_limits<uint64_t>::max();
 // Chunks within this factor of the fastest count as equally fast.
 constexpr double kEquallyFast = 1.02;
 // Full speed on CUDA is that of a batch of so many tokens. Where a fused kernel
-// is there, chunks get this share of such a batch's residual stream: then its
-// peak is below two rows a token, a fifth of DenseBytes().
+// is there, chunks get so many hidden-wide rows for each of its tokens: with
+// the residual stream its peak is below two rows a token, a fifth of
+// DenseBytes().
 constexpr int kCudaFullSpeedTokens = 16384;
-constexpr double kCudaChunkShare = 15.0 / 16;
+constexpr double kCudaChunkRows = 15.0 / 16;
+// And that of fewer, which keep to 35 % of DenseBytes().
+constexpr int kCudaFewTokens = 4096;
+constexpr double kCudaFewChunkRows = 2.45;
 
 struct Candidate {
   Chunking chunking = {};
@@ -132,17 +136,22 @@ uint64_t Planner::SmallestScratch(int max_tokens) const {
 }
 
 uint64_t Planner::FullSpeedScratch() const {
-  const int sequences =
-      target_.device == Device::kCuda
-          ? std::max(1, kCudaFullSpeedTokens / shape_.max_tokens)
-          : 16 * target_.threads;
-  const BatchShape batch = {.sequences = sequences,
-                            .tokens = sequences * shape_.max_tokens,
-                            .max_tokens = shape_.max_tokens};
-  const double stream =
-      1.0 * batch.tokens * shape_.hidden * target_.element_bytes;
-  return ScratchFor(batch, static_cast<uint64_t>(kCudaChunkShare * stream),
-                    kUnlimited);
+  const auto batch_of = [&](int sequences) -> BatchShape {
+    return {.sequences = sequences,
+            .tokens = sequences * shape_.max_tokens,
+            .max_tokens = shape_.max_tokens};
+  };
+  if (target_.device == Device::kCpu) {
+    return ScratchFor(batch_of(16 * target_.threads), kUnlimited, kUnlimited);
+  }
+  const auto scratch = [&](int tokens, double rows, uint64_t limit) {
+    const BatchShape batch = batch_of(std::max(1, tokens / shape_.max_tokens));
+    const uint64_t fused_limit = static_cast<uint64_t>(
+        rows * batch.tokens * shape_.hidden * target_.element_bytes);
+    return ScratchFor(batch, fused_limit, std::max(fused_limit, limit));
+  };
+  return std::max(scratch(kCudaFullSpeedTokens, kCudaChunkRows, kUnlimited),
+                  scratch(kCudaFewTokens, kCudaFewChunkRows, 0));
 }
 
 Chunking Planner::BestAttention(int layer, const BatchShape& shape,

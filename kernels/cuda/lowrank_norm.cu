@@ -40,8 +40,8 @@ bool LowRankNormTakes([[maybe_unused]] const LowRankNormParams& params,
 
 // us, two launches and one, of a chain of twelve in bfloat16:
 //   rows               1024        4096         8192         16384        32768
-//   768 -> 192 -> 768  7.3  11.9   13.9  13.5   22.2  17.2   36.2  33.3   62  64
-//   384 -> 96 -> 384   6.9   6.4   10.2   6.7   14.1   9.9   20.8  18.6   33  36
+//   768 -> 192 -> 768  7.3  11.9   13.9  13.5   22.2  17.2   36.2  33.3   62 64
+//   384 -> 96 -> 384   6.9   6.4   10.2   6.7   14.1   9.9   20.8  18.6   33 36
 bool LowRankNormIsFaster(const LowRankNormParams& params,
                          const DeviceLimits& limits) {
   const int least = params.hidden > 384 ? 4096 : 512;

@@ -65,19 +65,20 @@ TEST(CudaPlannerTest, FewRowsAreChained) {
 
 // Too many rows for one chunk of the intermediate, too few for fused kernels.
 TEST(CudaPlannerTest, ChunksOfTheIntermediateHaveWholeEnds) {
-  ModelShape shape = Encoder(768, 12, 2, {192, 192, 192, 192, 320, 320});
-  shape.max_tokens = 512;
-  shape.intermediate = 3072;
-  const PlanTarget target = Hopper(shape);
-  const Planner planner(shape, target, uint64_t{1} << 30);
-  for (const int rows_at_ends : {0, 4096}) {
-    const int sequences = rows_at_ends > 0 ? 32 : 8;
-    const Plan plan = *planner.MakePlan(Uniform(sequences, 128));
-    const Step& step = plan.steps[2];
-    EXPECT_EQ(step.rows_at_ends, rows_at_ends) << plan.ToString();
-    EXPECT_EQ(step.rows_per_chunk<plan.shape.tokens, rows_at_ends> 0);
-    EXPECT_EQ(plan.Find(step, Role::kNarrow)->bytes,
-              uint64_t{2} * plan.shape.tokens * 320);
+  for (const int rank : {192, 320}) {
+    ModelShape shape = Encoder(768, 12, 2, {128, 128, 128, 128, rank, rank});
+    shape.max_tokens = 512;
+    shape.intermediate = 3072;
+    const PlanTarget target = Hopper(shape);
+    const Planner planner(shape, target, uint64_t{1} << 30);
+    const Plan many = *planner.MakePlan(Uniform(32, 128));
+    EXPECT_EQ(many.steps[2].rows_at_ends, 4096) << many.ToString();
+    EXPECT_EQ(many.steps[2].rows_per_chunk, 2048);
+    EXPECT_EQ(many.Find(many.steps[2], Role::kNarrow)->bytes, 2 * 4096 * rank);
+    EXPECT_LE(many.peak_bytes, 0.35 * planner.DenseBytes(4096));
+    const Plan few = *planner.MakePlan(Uniform(8, 128));
+    EXPECT_EQ(few.steps[2].rows_at_ends, 0) << few.ToString();
+    EXPECT_EQ(few.steps[2].rows_per_chunk, 1024);
   }
 }
 
