@@ -451,21 +451,17 @@ Form FormOf(const GemmParams& p) {
   return p.gate != nullptr ? Form::kGated : Form::kPlain;
 }
 
-bool Aligned(const void* pointer, uintptr_t bytes) {
-  return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
-}
-
 bool MakesSense(const GemmParams& p) {
   const bool has_result =
       p.sums != nullptr
-          ? p.gate == nullptr && Aligned(p.sums, 8)
+          ? p.gate == nullptr && IsAligned(p.sums, 8)
           : p.y != nullptr && p.y_stride >= p.out && p.y_stride % kChunk == 0;
   return p.rows >= 0 && p.in > 0 && p.in % kChunk == 0 && p.out > 0 &&
          p.out % kChunk == 0 && p.x_stride >= p.in &&
          p.x_stride % kChunk == 0 && p.x != nullptr && p.w != nullptr &&
-         has_result && Aligned(p.x, 16) && Aligned(p.w, 16) &&
-         Aligned(p.y, 16) && Aligned(p.gate, 16) && Aligned(p.bias, 8) &&
-         Aligned(p.gate_bias, 8) &&
+         has_result && IsAligned(p.x, 16) && IsAligned(p.w, 16) &&
+         IsAligned(p.y, 16) && IsAligned(p.gate, 16) && IsAligned(p.bias, 8) &&
+         IsAligned(p.gate_bias, 8) &&
          (p.gate != nullptr || p.gate_bias == nullptr);
 }
 

@@ -420,18 +420,14 @@ Kernel FindNorm(int tile, std::index_sequence<kTile...> /*all*/) {
   return kFor[tile]();
 }
 
-bool Aligned(const void* pointer, uintptr_t bytes) {
-  return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
-}
-
 bool MakesSense(const GemmNormParams& p) {
   return p.rows >= 0 && p.in > 0 && p.in % kChunk == 0 && p.hidden > 0 &&
          p.hidden % 32 == 0 && p.hidden <= 1024 && p.y_stride >= p.in &&
          p.y_stride % kChunk == 0 && p.y != nullptr && p.w != nullptr &&
          p.gamma != nullptr && p.beta != nullptr && p.x != nullptr &&
-         Aligned(p.y, 16) && Aligned(p.w, 16) && Aligned(p.x, 16) &&
-         Aligned(p.bias, 16) && Aligned(p.gamma, 16) && Aligned(p.beta, 16) &&
-         Aligned(p.update, 8);
+         IsAligned(p.y, 16) && IsAligned(p.w, 16) && IsAligned(p.x, 16) &&
+         IsAligned(p.bias, 16) && IsAligned(p.gamma, 16) &&
+         IsAligned(p.beta, 16) && IsAligned(p.update, 8);
 }
 
 // The order of a row's sums depends on the width, so that has one padding.

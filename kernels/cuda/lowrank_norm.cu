@@ -11,10 +11,6 @@ namespace {
 
 constexpr int kChunk = 8;  // elements of a 16-byte copy
 
-bool Aligned(const void* pointer) {
-  return reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
-}
-
 bool MakesSense(const LowRankNormParams& p) {
   for (int width : {p.in, p.rank, p.hidden}) {
     if (width <= 0 || width % kChunk != 0) return false;
@@ -22,9 +18,9 @@ bool MakesSense(const LowRankNormParams& p) {
   for (const void* pointer :
        {p.y, p.narrow, p.w, static_cast<const void*>(p.gamma),
         static_cast<const void*>(p.beta), static_cast<const void*>(p.x)}) {
-    if (pointer == nullptr || !Aligned(pointer)) return false;
+    if (pointer == nullptr || !IsAligned(pointer, 16)) return false;
   }
-  return p.rows >= 0 && Aligned(p.bias);
+  return p.rows >= 0 && IsAligned(p.bias, 16);
 }
 
 }  // namespace

@@ -10,10 +10,6 @@ namespace {
 
 constexpr int kChunk = 8;  // elements of a 16-byte copy
 
-bool Aligned(const void* pointer) {
-  return reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
-}
-
 bool MakesSense(const RowChainParams& p) {
   for (int width : {p.in, p.rank, p.hidden, p.out}) {
     if (width <= 0 || width % kChunk != 0) return false;
@@ -22,9 +18,9 @@ bool MakesSense(const RowChainParams& p) {
        {p.y, p.narrow, p.w, static_cast<const void*>(p.gamma),
         static_cast<const void*>(p.beta), static_cast<const void*>(p.x), p.next,
         static_cast<const void*>(p.z)}) {
-    if (pointer == nullptr || !Aligned(pointer)) return false;
+    if (pointer == nullptr || !IsAligned(pointer, 16)) return false;
   }
-  return p.rows >= 0 && Aligned(p.bias);
+  return p.rows >= 0 && IsAligned(p.bias, 16);
 }
 
 }  // namespace
@@ -41,7 +37,7 @@ cudaError_t RowChain(const RowChainParams& params, const DeviceLimits& limits,
                      cudaStream_t stream) {
   if (!MakesSense(params)) return cudaErrorInvalidValue;
   if (!RowChainTakes(params, limits)) return cudaErrorNotSupported;
-  if constexpr (kHopperLinked) return hopper::RowChain(params, limits, stream);
+  if constexpr (kHopperLinked) return hopper::RowChain(params, stream);
   return cudaErrorNotSupported;
 }
 

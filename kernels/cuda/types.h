@@ -29,6 +29,11 @@ struct DeviceLimits {
 // rows.
 inline constexpr int kFewRows = 256;
 
+// Of null, too.
+inline bool IsAligned(const void* pointer, uintptr_t bytes) {
+  return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
+}
+
 }  // namespace svdserve::cuda
 
 #endif  // SVDSERVE_KERNELS_CUDA_TYPES_H_

@@ -147,13 +147,10 @@ class LayerBlock : NormTail<C, Loop<C>> {
   // p = x·U1ᵀ, to shared memory.
   __device__ __forceinline__ void MultiplyFirst() {
     Sums p;
-    int read_stage = 0;
-#pragma unroll 1
-    for (int panel = 0; panel < kInPanels; ++panel) {
-      const uint64_t u1 = Descriptor128(this->Await());
+    this->MultiplyPanels(kInPanels, [&](int panel, const unsigned char* tile) {
+      const uint64_t u1 = Descriptor128(tile);
       const uint64_t x = Descriptor128(RowPanel(panel) +
                                        this->group_ * kGroupRows * kPanelBytes);
-      WgmmaFence();
 #pragma unroll
       for (int k = 0; k < kPanel / 16; ++k) {
 #pragma unroll
@@ -163,13 +160,7 @@ class LayerBlock : NormTail<C, Loop<C>> {
                    panel + k > 0);
         }
       }
-      WgmmaCommit();
-      WgmmaWait<1>();
-      if (panel > 0) this->Release(read_stage);
-      read_stage = this->Advance();
-    }
-    WgmmaWait<0>();
-    this->Release(read_stage);
+    });
     StoreRows(p, 1);
   }
 

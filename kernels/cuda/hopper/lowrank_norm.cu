@@ -140,24 +140,14 @@ class Block : NormTail<C, Ring> {
   __device__ __forceinline__ void MultiplyNarrow() {
     float sums[C::kGroupColumns / 2];
     const int first = this->group_ * C::kGroupColumns;
-    int read_stage = 0;
-#pragma unroll 1
-    for (int panel = 0; panel < panels_; ++panel) {
-      const unsigned char* const stage = this->Await();
-      const uint64_t narrow = Descriptor128(stage + first * kPanelBytes);
-      const uint64_t y = Descriptor128(stage + C::kNarrowBytes);
-      WgmmaFence();
+    this->MultiplyPanels(panels_, [&](int panel, const unsigned char* tile) {
+      const uint64_t narrow = Descriptor128(tile + first * kPanelBytes);
+      const uint64_t y = Descriptor128(tile + C::kNarrowBytes);
 #pragma unroll
       for (int k = 0; k < kPanel / 16; ++k) {
         Wgmma<T>(sums, y + 2 * k, narrow + 2 * k, panel + k > 0);
       }
-      WgmmaCommit();
-      WgmmaWait<1>();
-      if (panel > 0) this->Release(read_stage);
-      read_stage = this->Advance();
-    }
-    WgmmaWait<0>();
-    this->Release(read_stage);
+    });
     row_blocks::StoreRounded<T, kGroupRows, C::kGroupColumns>(sums, first, 1,
                                                               this->shared_);
     FenceSharedForAsync();

@@ -179,25 +179,16 @@ class NormTail : protected Base {
 
   __device__ __forceinline__ void MultiplyChunk(int turn,
                                                 float (&sums)[C::kChunk / 2]) {
-    const int panels = PanelsOf(tail_.rank);
-    int read_stage = 0;
-#pragma unroll 1
-    for (int panel = 0; panel < panels; ++panel) {
-      const uint64_t w = Descriptor128(this->Await() + part_ * C::kWeightBytes);
-      const uint64_t z =
-          Descriptor128(TurnRows(turn) + panel * C::kRowPanelBytes);
-      WgmmaFence();
+    this->MultiplyPanels(
+        PanelsOf(tail_.rank), [&](int panel, const unsigned char* tile) {
+          const uint64_t w = Descriptor128(tile + part_ * C::kWeightBytes);
+          const uint64_t z =
+              Descriptor128(TurnRows(turn) + panel * C::kRowPanelBytes);
 #pragma unroll
-      for (int k = 0; k < kPanel / 16; ++k) {
-        Wgmma<T>(sums, z + 2 * k, w + 2 * k, panel + k > 0);
-      }
-      WgmmaCommit();
-      WgmmaWait<1>();
-      if (panel > 0) this->Release(read_stage);
-      read_stage = this->Advance();
-    }
-    WgmmaWait<0>();
-    this->Release(read_stage);
+          for (int k = 0; k < kPanel / 16; ++k) {
+            Wgmma<T>(sums, z + 2 * k, w + 2 * k, panel + k > 0);
+          }
+        });
   }
 
   // Of columns 8n to 8n + 15 of the warp's rows in a panel: where this lane's

@@ -101,6 +101,26 @@ class Ring {
     return Full(place_.stage());
   }
 
+  // Products of the next tiles, each issued by issue(panel, tile): a tile is
+  // released when those of the one after it are under way.
+  template <typename Issue>
+  __device__ __forceinline__ void MultiplyPanels(int panels,
+                                                 const Issue& issue) {
+    int read_stage = 0;
+#pragma unroll 1
+    for (int panel = 0; panel < panels; ++panel) {
+      const unsigned char* const tile = Await();
+      WgmmaFence();
+      issue(panel, tile);
+      WgmmaCommit();
+      WgmmaWait<1>();
+      if (panel > 0) Release(read_stage);
+      read_stage = Advance();
+    }
+    WgmmaWait<0>();
+    Release(read_stage);
+  }
+
   // Waits for the next tile.
   __device__ unsigned char* Await() const {
     BarrierWait(Full(place_.stage()), place_.parity());

@@ -607,9 +607,7 @@ bool RowChainHas(const RowChainParams& params, const DeviceLimits& limits) {
   }
 }
 
-cudaError_t RowChain(const RowChainParams& params, const DeviceLimits& limits,
-                     cudaStream_t stream) {
-  if (!RowChainHas(params, limits)) return cudaErrorNotSupported;
+cudaError_t RowChain(const RowChainParams& params, cudaStream_t stream) {
   if (params.rows == 0) return cudaSuccess;
   switch (params.hidden) {
     case 384:

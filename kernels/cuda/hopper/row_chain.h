@@ -12,8 +12,7 @@ bool RowChainHas(const RowChainParams& params, const DeviceLimits& limits);
 
 // Where RowChainHas() and TakesHopperKernels() are true, with parameters that
 // have passed RowChain()'s checks.
-cudaError_t RowChain(const RowChainParams& params, const DeviceLimits& limits,
-                     cudaStream_t stream);
+cudaError_t RowChain(const RowChainParams& params, cudaStream_t stream);
 
 }  // namespace svdserve::cuda::hopper
 
