@@ -94,13 +94,15 @@ struct Case {
 
 int CeilDivide(int a, int b) { return (a + b - 1) / b; }
 
-// Steps in `parts` chunks: whole sequences, and whole tiles of rows.
+// Steps in `parts` chunks: whole sequences, and whole tiles of rows; of a
+// feed-forward by one kernel, which smaller ones would save no byte of, one.
 Plan ForcedPlan(const Planner& planner, const InputShape& shape,
                 const ForcedWay& way, int parts) {
   constexpr int kRowTile = 128;
   const int sequences = CeilDivide(shape.sequences(), parts);
+  const int row_parts = way.whole_feed_forward ? 1 : parts;
   const int rows =
-      CeilDivide(CeilDivide(shape.tokens(), parts), kRowTile) * kRowTile;
+      CeilDivide(CeilDivide(shape.tokens(), row_parts), kRowTile) * kRowTile;
   return planner.MakePlanWith(
       shape.batch(),
       {.rows = std::min(sequences * shape.longest(), shape.tokens()),
