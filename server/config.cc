@@ -190,6 +190,9 @@ const std::vector<Key>& Keys() {
            {"float32", ComputeType::kF32},
            {"bfloat16", ComputeType::kBF16},
            {"float16", ComputeType::kF16}}),
+      Choice<Mode>("engine.mode",
+                   [](C& c) -> Mode& { return c.engine.backend.mode; },
+                   {{"strict", Mode::kStrict}, {"fast", Mode::kFast}}),
       Int(
           "engine.threads",
           [](C& c) -> int& { return c.engine.backend.threads; }, 0, 1024),

@@ -52,7 +52,7 @@ struct BackendInfo {
   std::string name;           // "cpu", "cuda"
   std::string reason;         // why it was chosen
   std::string dtype;          // "float32", "bfloat16", "float16"
-  std::string mode;           // "strict"
+  std::string mode;           // "strict" or "fast": what Mode says, as it is
   uint64_t weight_bytes = 0;  // as packed for the device
   uint64_t arena_bytes = 0;
   // Tokens of a batch beyond which the device gets no faster.
@@ -90,8 +90,15 @@ enum class ComputeType { kAuto, kF32, kBF16, kF16 };
 // kAuto: the GPUs if there are any that run the model, else the CPU.
 enum class DeviceChoice { kAuto, kCpu, kCuda };
 
+// kStrict: same text, same bits, whatever it was batched with. kFast: a batch
+// of few tokens may sum otherwise than one of many, where that is faster; the
+// same batch gives the same bits still. A device that has nothing to gain, as a
+// CPU, is strict.
+enum class Mode { kStrict, kFast };
+
 struct BackendOptions {
   ComputeType compute = ComputeType::kAuto;
+  Mode mode = Mode::kStrict;
   DeviceChoice device = DeviceChoice::kAuto;
   std::vector<int> devices = {};  // which GPUs; empty = all visible ones
   int threads = 0;                // CPU compute threads; 0 = all cores

@@ -110,7 +110,22 @@ std::vector<LayerFusion> FusionOf(const ModelShape& shape,
   return fusion;
 }
 
-PlanTarget TargetOf(const ModelShape& shape, const cuda::DeviceLimits& limits) {
+// Up to so many rows the feed-forward's long sums are split.
+int SplitSumRows(const ModelShape& shape, Mode mode,
+                 const cuda::DeviceLimits& limits) {
+  if (mode != Mode::kFast) return 0;
+  const bool splits = std::any_of(
+      shape.layers.begin(), shape.layers.end(), [&](const LayerRanks& ranks) {
+        return ranks.ffn_out > 0 && cuda::SplitsSum({.in = shape.intermediate,
+                                                     .out = ranks.ffn_out,
+                                                     .split_sum = true},
+                                                    limits);
+      });
+  return splits ? cuda::kSplitSumRows : 0;
+}
+
+PlanTarget TargetOf(const ModelShape& shape, Mode mode,
+                    const cuda::DeviceLimits& limits) {
   return {.element_bytes = cuda::kElementBytes,
           .row_tile = 1,
           .device = Device::kCuda,
@@ -118,6 +133,7 @@ PlanTarget TargetOf(const ModelShape& shape, const cuda::DeviceLimits& limits) {
           .multiprocessors = limits.multiprocessors,
           .update_rows =
               cuda::GemmNormTakesUpdate(shape.hidden, limits) ? kUpdateRows : 0,
+          .split_sum_rows = SplitSumRows(shape, mode, limits),
           .fusion = FusionOf(shape, limits)};
 }
 
@@ -169,7 +185,7 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Create(
       PackForCuda(model, *type, runtime.get());
   if (!weights.ok()) return weights.status();
 
-  PlanTarget target = TargetOf(shape, runtime->device().limits);
+  PlanTarget target = TargetOf(shape, options.mode, runtime->device().limits);
   const Planner planner(shape, target, options.arena_bytes);
   const absl::StatusOr<uint64_t> bytes =
       ArenaBytes(planner, shape, options, runtime.get());
@@ -200,15 +216,15 @@ CudaBackend::CudaBackend(const Model& model,
       runtime_(std::move(runtime)),
       weights_(std::move(weights)),
       arena_(std::move(arena)),
-      encoder_(shape_, model.config.pooling, weights_, runtime_.get(),
-               arena_.data()),
+      encoder_(shape_, model.config.pooling, weights_, target_.split_sum_rows,
+               runtime_.get(), arena_.data()),
       graphs_(kGraphsKept) {
   const CudaDevice& device = runtime_->device();
   info_ = {.name = "cuda",
            .reason = absl::StrFormat("%s, sm_%d, is GPU %d", device.name,
                                      device.limits.sm, device.index),
            .dtype = weights_.type == cuda::Type::kBF16 ? "bfloat16" : "float16",
-           .mode = "strict",
+           .mode = target_.split_sum_rows > 0 ? "fast" : "strict",
            .weight_bytes = weights_.memory.bytes(),
            .arena_bytes = arena_.bytes(),
            .full_speed_tokens = kFullSpeedTokens};

@@ -366,7 +366,8 @@ void CudaEncoder::FeedForwardWithWholeEnds(const Scratch& scratch,
     const int rows = std::min<int64_t>(step.rows_per_chunk, all.rows - row);
     Apply(v1, rows, scratch.factors + row * v1.in * kElement, scratch.inner,
           CudaActivation(shape_.activation));
-    Apply(u2, rows, scratch.inner, scratch.narrow + row * u2.out * kElement);
+    ApplyLong(step, u2, rows, scratch.inner,
+              scratch.narrow + row * u2.out * kElement);
   }
   AddAndNormalize(v2, layer.ffn_norm, all, scratch.narrow, nullptr);
 }
@@ -427,7 +428,7 @@ void CudaEncoder::FeedForward(const Scratch& scratch, const Step& step,
     Apply(v1, chunk.rows, from, scratch.inner, activation);
     from = scratch.inner;
     if (u2) {
-      Apply(u2, chunk.rows, scratch.inner, scratch.narrow);
+      ApplyLong(step, u2, chunk.rows, scratch.inner, scratch.narrow);
       from = scratch.narrow;
     }
   }
@@ -483,18 +484,32 @@ const std::byte* CudaEncoder::Output(const Plan& plan) const {
 
 void CudaEncoder::Apply(const CudaMatrix& matrix, int rows, const void* x,
                         void* y, cuda::Activation activation) {
-  Note(cuda::Gemm({.type = weights_.type,
-                   .rows = rows,
-                   .in = matrix.in,
-                   .out = matrix.out,
-                   .x = x,
-                   .x_stride = matrix.in,
-                   .w = matrix.w,
-                   .bias = matrix.bias,
-                   .activation = activation,
-                   .y = y,
-                   .y_stride = matrix.out},
-                  runtime_.device().limits, runtime_.stream()));
+  cuda::GemmParams product = Product(matrix, rows, x, y);
+  product.activation = activation;
+  Note(cuda::Gemm(product, runtime_.device().limits, runtime_.stream()));
+}
+
+// By the plan's rows, not the batch's: a graph has the former alone, and must
+// give the same bits.
+void CudaEncoder::ApplyLong(const Step& step, const CudaMatrix& matrix,
+                            int rows, const void* x, void* y) {
+  cuda::GemmParams product = Product(matrix, rows, x, y);
+  product.split_sum = step.rows_per_chunk <= split_sum_rows_;
+  Note(cuda::Gemm(product, runtime_.device().limits, runtime_.stream()));
+}
+
+cuda::GemmParams CudaEncoder::Product(const CudaMatrix& matrix, int rows,
+                                      const void* x, void* y) const {
+  return {.type = weights_.type,
+          .rows = rows,
+          .in = matrix.in,
+          .out = matrix.out,
+          .x = x,
+          .x_stride = matrix.in,
+          .w = matrix.w,
+          .bias = matrix.bias,
+          .y = y,
+          .y_stride = matrix.out};
 }
 
 void CudaEncoder::AddAndNormalize(const CudaMatrix& matrix,

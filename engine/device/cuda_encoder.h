@@ -36,13 +36,15 @@ struct CudaBatch {
 
 class CudaEncoder {
  public:
-  // `shape` is CudaShape()'s. What is passed in must outlive the encoder.
+  // `shape` is CudaShape()'s, `split_sum_rows` PlanTarget's. What is passed in
+  // must outlive the encoder.
   CudaEncoder(const ModelShape& shape, Pooling pooling,
-              const CudaWeights& weights, CudaRuntime* runtime,
-              std::byte* arena)
+              const CudaWeights& weights, int split_sum_rows,
+              CudaRuntime* runtime, std::byte* arena)
       : shape_(shape),
         pooling_(pooling),
         weights_(weights),
+        split_sum_rows_(split_sum_rows),
         runtime_(*runtime),
         arena_(arena) {}
 
@@ -85,6 +87,12 @@ class CudaEncoder {
   // y = act(x·W + b); both packed.
   void Apply(const CudaMatrix& matrix, int rows, const void* x, void* y,
              cuda::Activation activation = cuda::Activation::kNone);
+  cuda::GemmParams Product(const CudaMatrix& matrix, int rows, const void* x,
+                           void* y) const;
+  // The feed-forward's y = x·U_2, the sum of which may be split where the step
+  // has chunks of few rows.
+  void ApplyLong(const Step& step, const CudaMatrix& matrix, int rows,
+                 const void* x, void* y);
   // x = LayerNorm(x + y·W + b), over the chunk's rows. `update`: memory, or
   // null.
   void AddAndNormalize(const CudaMatrix& matrix, const CudaNorm& norm,
@@ -98,6 +106,7 @@ class CudaEncoder {
   const ModelShape& shape_;
   const Pooling pooling_;
   const CudaWeights& weights_;
+  const int split_sum_rows_;
   CudaRuntime& runtime_;
   std::byte* const arena_;
 

@@ -11,6 +11,8 @@ namespace svdserve {
 namespace {
 
 constexpr double kElementBytes = 2;
+// Of a split sum, side by side: kernels/cuda/hopper/split_gemm.cu.
+constexpr int kSumParts = 4;
 
 int64_t CeilDiv(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
@@ -28,11 +30,17 @@ class Kernels {
  public:
   explicit Kernels(const PlanTarget& target)
       : costs_(CostsOf(target)),
-        multiprocessors_(std::max(1, target.multiprocessors)) {}
+        multiprocessors_(std::max(1, target.multiprocessors)),
+        split_sum_rows_(target.split_sum_rows) {}
 
   double Gemm(int64_t rows, int in, int out) const {
     return Launch(Fastest(costs_.gemm, rows, in, out),
                   rows * (in + out) + int64_t{1} * in * out);
+  }
+
+  // A product whose sum is split in chunks of few rows.
+  double LongGemm(int64_t rows, int in, int out, int chunk_rows) const {
+    return Gemm(rows, chunk_rows <= split_sum_rows_ ? in / kSumParts : in, out);
   }
 
   double GemmNorm(int64_t rows, int in, int hidden) const {
@@ -165,6 +173,7 @@ class Kernels {
 
   const CudaCosts& costs_;
   const int multiprocessors_;
+  const int split_sum_rows_;
 };
 
 // x·W, whole or by its second factor; the first was taken elsewhere.
@@ -233,16 +242,21 @@ double FeedForwardChunk(const ModelShape& model, const Kernels& kernels,
   }
   seconds +=
       Projection(kernels, rows, model.hidden, model.intermediate, ranks.ffn_in);
-  return seconds + Update(kernels, rows, model.intermediate, model.hidden,
-                          ranks.ffn_out, chunking);
+  int depth = model.intermediate;
+  if (ranks.ffn_out > 0) {
+    seconds += kernels.LongGemm(rows, depth, ranks.ffn_out, chunking.rows);
+    depth = ranks.ffn_out;
+  }
+  return seconds + Update(kernels, rows, depth, model.hidden, 0, chunking);
 }
 
 // Of factored matrices, what lies between the first product and the last one.
 double FeedForwardMiddle(const ModelShape& model, const Kernels& kernels,
-                         const LayerRanks& ranks, int64_t rows) {
+                         const LayerRanks& ranks, int64_t rows,
+                         int chunk_rows) {
   if (rows == 0) return 0;
   return kernels.Gemm(rows, ranks.ffn_in, model.intermediate) +
-         kernels.Gemm(rows, model.intermediate, ranks.ffn_out);
+         kernels.LongGemm(rows, model.intermediate, ranks.ffn_out, chunk_rows);
 }
 
 }  // namespace
@@ -271,7 +285,7 @@ double CudaFeedForwardSeconds(const ModelShape& model, const PlanTarget& target,
   const int64_t chunks = batch.tokens / per_chunk;
   const auto seconds = [&](int64_t rows) {
     return chunking.rows_at_ends > 0
-               ? FeedForwardMiddle(model, kernels, ranks, rows)
+               ? FeedForwardMiddle(model, kernels, ranks, rows, chunking.rows)
                : FeedForwardChunk(model, kernels, ranks, rows, chunking);
   };
   const double ends =

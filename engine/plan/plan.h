@@ -55,6 +55,9 @@ struct PlanTarget {
   // kCuda: up to so many rows a half-layer ends sooner if its update has memory
   // (kUpdate); 0: never.
   int update_rows = 0;
+  // kCuda: up to so many rows of a chunk the sums over the feed-forward's
+  // intermediate are split; 0: never. Other bits than of more rows.
+  int split_sum_rows = 0;
   std::vector<LayerFusion> fusion = {};  // kCuda: [layers]; empty: none
   friend bool operator==(const PlanTarget&, const PlanTarget&) = default;
 };

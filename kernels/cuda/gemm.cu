@@ -13,6 +13,7 @@
 #include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/hopper/gemm.h"
+#include "kernels/cuda/hopper/split_gemm.h"
 #include "kernels/cuda/kernel_family.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx.cuh"
@@ -535,10 +536,22 @@ cudaError_t GemmWithTile(int tile, const GemmParams& params,
       stream, params);
 }
 
+bool SplitsSum([[maybe_unused]] const GemmParams& params,
+               [[maybe_unused]] const DeviceLimits& limits) {
+  if constexpr (kHopperLinked) {
+    return params.split_sum && FormOf(params) == Form::kPlain &&
+           TakesHopperKernels(limits) && hopper::SplitGemmTakes(params, limits);
+  }
+  return false;
+}
+
 cudaError_t Gemm(const GemmParams& params, const DeviceLimits& limits,
                  cudaStream_t stream) {
   if (!MakesSense(params)) return cudaErrorInvalidValue;
   if constexpr (kHopperLinked) {
+    if (SplitsSum(params, limits)) {
+      return hopper::SplitGemm(params, limits, stream);
+    }
     if (TakesHopperKernels(limits) && hopper::GemmTakes(params, limits)) {
       return hopper::Gemm(params, limits, stream);
     }

@@ -1,7 +1,7 @@
 // y = act(x·Wᵀ + b): the matrix product of the unfused and dense paths.
 //
-// Sums run over `in` in steps of 16, ascending, in fp32 (mma m16n8k16), never
-// split: a row's bits depend on that row alone, whatever the tile or `rows`.
+// Sums run over `in` in steps of 16, ascending, in fp32 (mma m16n8k16), whole
+// but for split_sum: a row's bits are its own, whatever the tile or `rows`.
 // Bias and activation are fp32; one rounding to `type` at the end.
 #ifndef SVDSERVE_KERNELS_CUDA_GEMM_H_
 #define SVDSERVE_KERNELS_CUDA_GEMM_H_
@@ -27,10 +27,21 @@ struct GemmParams {
   int64_t y_stride = 0;  // a multiple of 8
   // In place of y: x·Wᵀ alone, in fp32, [rows, out], packed. Not gated.
   float* sums = nullptr;
+  // The sum may be split: parts of k, added in order in fp32, end sooner where
+  // few rows wait for long sums. Other bits, which still do not depend on
+  // `rows`: SplitsSum() says whether there are such.
+  bool split_sum = false;
 };  // matrices are 16-byte aligned, biases and sums 8-byte
 
 cudaError_t Gemm(const GemmParams& params, const DeviceLimits& limits,
                  cudaStream_t stream);
+
+// Up to so many rows it is faster to split a sum.
+inline constexpr int kSplitSumRows = 256;
+
+// Whether Gemm() splits the sum of a product that allows it: long ones of plain
+// products, where Hopper kernels run. Pointers and rows do not count.
+bool SplitsSum(const GemmParams& params, const DeviceLimits& limits);
 
 // Up to three products as if by Gemm(), by one launch, of many rows only where
 // a Hopper kernel takes them. `rows`, `out` and `type` are the same in all;

@@ -64,7 +64,7 @@ TEST(ConfigTest, EveryKindOfValueIsRead) {
       "model:\n  directory: /m/a b\n"
       "server:\n  listen: '[::1]:0'\n  max_request_bytes: 64 KiB\n"
       "engine:\n  dtype: bfloat16\n  threads: 3\n  gather_window: 1.5ms\n"
-      "  device: cuda\n  devices: 0,2\n"
+      "  device: cuda\n  devices: 0,2\n  mode: fast\n"
       "drain: {grace: 5s, timeout: 1m30s}\n"
       "log: {format: json, level: debug}\n",
       "c.yaml");
@@ -75,6 +75,7 @@ TEST(ConfigTest, EveryKindOfValueIsRead) {
   EXPECT_EQ(config->engine.backend.compute, ComputeType::kBF16);
   EXPECT_EQ(config->engine.backend.device, DeviceChoice::kCuda);
   EXPECT_EQ(config->engine.backend.devices, std::vector<int>({0, 2}));
+  EXPECT_EQ(config->engine.backend.mode, Mode::kFast);
   EXPECT_EQ(config->engine.backend.threads, 3);
   EXPECT_EQ(config->engine.gather_window, absl::Microseconds(1500));
   EXPECT_EQ(config->drain_timeout, absl::Seconds(90));
@@ -113,6 +114,8 @@ TEST(ConfigTest, ErrorsNameFileLineKeyAndFix) {
               HasSubstr("write a form like 5ms or 30s, from 0 to 1h"));
   EXPECT_THAT(ErrorOf("engine:\n  dtype: int8\n"),
               HasSubstr("\"int8\" is not one of auto, float32, bfloat16"));
+  EXPECT_EQ(ErrorOf("engine:\n  mode: quick\n"),
+            "c.yaml:2: engine.mode: \"quick\" is not one of strict, fast");
   EXPECT_THAT(ErrorOf("engine:\n  devices: 0,,1\n"),
               HasSubstr("engine.devices: \"\" is not a whole number"));
   EXPECT_THAT(ErrorOf("server:\n  listen: 50051\n"),

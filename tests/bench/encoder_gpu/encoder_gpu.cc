@@ -6,7 +6,8 @@
 // lengths; a model is one of random weights in bf16. Plans are the planner's
 // own with the whole arena (planned) and with a share of PyTorch's activation
 // bytes (bar), and forced ways: NAME/N runs every step in N chunks. --frontier
-// measures all forced ways over all N instead.
+// measures all forced ways over all N instead. --fast measures the planned ones
+// of few tokens in fast mode, too.
 //
 // median_ms is the time from one batch's end to the next with all slots busy:
 // the device's time, copies included. latency_ms is of one batch alone, from
@@ -48,6 +49,7 @@ struct Options {
   uint64_t arena_bytes = uint64_t{768} << 20;
   double seconds = 0.1;
   bool frontier = false;
+  bool fast = false;
   bool touched = false;
   bool print_plans = false;
   bool portable = false;
@@ -274,6 +276,28 @@ void MeasureCases(Backend& backend, const ModelShape& model,
   }
 }
 
+absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const Model& model,
+                                                       Mode mode,
+                                                       const Options& options) {
+  return CreateCudaBackend(model, {.compute = ComputeType::kBF16,
+                                   .mode = mode,
+                                   .arena_bytes = options.arena_bytes});
+}
+
+// What fast mode runs otherwise, if the device has it.
+std::vector<Case> MakeFastCases(const Options& options, const ModelShape& model,
+                                const PlanTarget& target) {
+  std::vector<Case> cases;
+  for (const std::string& name : options.shapes) {
+    const InputShape shape = ParseShape(name);
+    if (shape.tokens() > target.split_sum_rows) continue;
+    const auto plan =
+        Planner(model, target, options.arena_bytes).MakePlan(shape.batch());
+    if (plan.ok()) cases.push_back({shape, "planned", *plan});
+  }
+  return cases;
+}
+
 void MeasureModel(const std::string& name, const std::string& ranks_name,
                   const ordered_json& sizes, const LayerRanks& ranks,
                   const Options& options, ordered_json* rows) {
@@ -284,14 +308,21 @@ void MeasureModel(const std::string& name, const std::string& ranks_name,
     return;
   }
   const Model model = RandomModel(SizesOf(sizes, ranks));
-  auto backend = CreateCudaBackend(model, {.compute = ComputeType::kBF16,
-                                           .arena_bytes = options.arena_bytes});
-  DieUnlessOk(backend.status());
-  std::vector<Case> cases =
-      MakeCases(options, model.shape, (*backend)->target());
-  MeasureCases(**backend, model.shape, options,
-               {{"model", name}, {"ranks", ranks_name}}, &cases);
-  for (Case& one : cases) rows->push_back(std::move(one.row));
+  for (const Mode mode : {Mode::kStrict, Mode::kFast}) {
+    if (mode == Mode::kFast && !options.fast) continue;
+    auto backend = CreateBackend(model, mode, options);
+    DieUnlessOk(backend.status());
+    const PlanTarget target = (*backend)->target();
+    std::vector<Case> cases = mode == Mode::kFast
+                                  ? MakeFastCases(options, model.shape, target)
+                                  : MakeCases(options, model.shape, target);
+    MeasureCases(**backend, model.shape, options,
+                 {{"model", name},
+                  {"ranks", ranks_name},
+                  {"mode", (*backend)->info().mode}},
+                 &cases);
+    for (Case& one : cases) rows->push_back(std::move(one.row));
+  }
 }
 
 int Run(const Options& options) {
@@ -313,7 +344,6 @@ int Run(const Options& options) {
       {"benchmark", "encoder_gpu"},
       {"gpu", {{"name", device.name}}},
       {"dtype", "bfloat16"},
-      {"mode", "strict"},
       {"kernels",
        options.portable ? "portable (mma.sync)" : "the device's own"},
       {"arena_bytes", options.arena_bytes},
@@ -339,6 +369,8 @@ int main(int argc, char** argv) {
   app.add_option("--seconds", options.seconds, "time for each figure")
       ->check(CLI::PositiveNumber);
   app.add_flag("--frontier", options.frontier, "all ways in all chunk sizes");
+  app.add_flag("--fast", options.fast,
+               "also planned plans of few tokens in fast mode");
   app.add_flag("--touched", options.touched,
                "also the bytes that each plan has touched; takes long");
   app.add_flag("--portable", options.portable,

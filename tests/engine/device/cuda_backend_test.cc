@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/plan/bucket.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/engine/device/cuda_fixture.h"
@@ -316,6 +317,85 @@ TEST_F(CudaChainTest, TouchesWhatWasPlanned) {
     ASSERT_NO_FATAL_FAILURE(
         ExpectTouchesWhatWasPlanned(PlanChained(batch), batch));
   }
+}
+
+// ---- Fast mode ----
+
+// Sums over the intermediate are long enough to be split, on some GPUs alone.
+class CudaFastTest : public ::testing::Test {
+ protected:
+  static constexpr int kSmall = 256;  // tokens
+
+  void SetUp() override {
+    ASSERT_TRUE(strict_.status().ok()) << strict_.status();
+    ASSERT_TRUE(fast_.status().ok()) << fast_.status();
+    std::mt19937 random(21);
+    inputs_ = RandomInputs(random, kLengths);
+  }
+  bool Splits() { return fast_->info().mode == "fast"; }
+  // One chunk, by products that are not fused.
+  static Rows RunPlain(PoisonedCuda& backend, const PackedBatch& batch) {
+    const Chunking whole = {.rows = BucketOf(batch.Shape()).tokens};
+    return backend.Run(
+        backend.planner().MakePlanWith(batch.Shape(), whole, whole), batch);
+  }
+
+  const Model model_ = RandomModel(
+      {.intermediate = 1200,
+       .layers = {{32, 17, 24, 40, 32, 29}, {24, 24, 24, 24, 40, 40}}});
+  PoisonedCuda strict_{model_};
+  PoisonedCuda fast_{model_, {.mode = Mode::kFast}};
+  std::vector<std::vector<int32_t>> inputs_;
+};
+
+TEST_F(CudaFastTest, IsStrictWhereNothingIsSplit) {
+  EXPECT_EQ(strict_->info().mode, "strict");
+  EXPECT_EQ(strict_->target().split_sum_rows, 0);
+  if (Splits()) {
+    EXPECT_EQ(fast_->target().split_sum_rows, kSmall);
+    return;
+  }
+  EXPECT_EQ(fast_->info().mode, "strict");
+  EXPECT_TRUE(fast_->target() == strict_->target());
+  const PackedBatch batch = BatchOf(inputs_);
+  EXPECT_EQ(RunPlain(fast_, batch), RunPlain(strict_, batch));
+}
+
+TEST_F(CudaFastTest, ComesCloseToStrict) {
+  const PackedBatch batch = BatchOf(inputs_);
+  ASSERT_LE(batch.tokens(), kSmall);
+  const Rows exact = RunPlain(strict_, batch);
+  const Rows rows = RunPlain(fast_, batch);
+  EXPECT_EQ(rows != exact, Splits());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    for (size_t j = 0; j < rows[i].size(); ++j) {
+      ASSERT_NEAR(rows[i][j], exact[i][j], 0.02) << i;  // lengths are 1
+    }
+  }
+}
+
+// By launches and by the graph of the bucket, which has more rows.
+TEST_F(CudaFastTest, TheSameBatchHasTheSameBits) {
+  const PackedBatch batch = BatchOf({inputs_[0], inputs_[1], inputs_[2]});
+  ASSERT_NE(BucketOf(batch.Shape()).tokens, batch.tokens());
+  const Rows rows = RunPlain(fast_, batch);
+  EXPECT_EQ(fast_->graphs().captured(), 0);
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(RunPlain(fast_, batch), rows);
+  EXPECT_GT(fast_->graphs().captured(), 0);
+}
+
+TEST_F(CudaFastTest, SmallBatchesHaveTheBitsOfSmallOnes) {
+  const Rows together = RunPlain(fast_, BatchOf(inputs_));
+  for (size_t i = 0; i < inputs_.size(); ++i) {
+    EXPECT_EQ(RunPlain(fast_, BatchOf({inputs_[i]}))[0], together[i]) << i;
+  }
+}
+
+TEST_F(CudaFastTest, LargeBatchesHaveTheBitsOfStrictMode) {
+  std::mt19937 random(22);
+  const PackedBatch batch = BatchOf(RandomInputs(random, {64, 64, 64, 64, 17}));
+  ASSERT_GT(batch.tokens(), kSmall);
+  EXPECT_EQ(RunPlain(fast_, batch), RunPlain(strict_, batch));
 }
 
 // ---- Graphs ----

@@ -142,5 +142,12 @@ TEST(CreateTest, SaysWhatItIs) {
   EXPECT_EQ((*backend)->target().threads, 1);
 }
 
+TEST(CreateTest, StaysStrictInFastMode) {
+  const auto backend =
+      CreateCpuBackend(RandomModel({}), {.mode = Mode::kFast, .threads = 1});
+  ASSERT_TRUE(backend.ok());
+  EXPECT_EQ((*backend)->info().mode, "strict");
+}
+
 }  // namespace
 }  // namespace svdserve

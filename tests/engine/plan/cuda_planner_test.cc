@@ -82,6 +82,28 @@ TEST(CudaPlannerTest, ChunksOfTheIntermediateHaveWholeEnds) {
   }
 }
 
+TEST(CudaPlannerTest, SplitSumsOfFewRowsAreFasterAndTakeTheSameBytes) {
+  const ModelShape shape = BertBase(BertBaseHalf());
+  const PlanTarget strict = Hopper(shape);
+  PlanTarget fast = strict;
+  fast.split_sum_rows = 256;
+  for (const int tokens : {16, 128, 256, 320, 1024}) {
+    const BatchShape batch = Uniform(1, tokens);
+    const Chunking chunking = {.rows = tokens};
+    const auto seconds = [&](const PlanTarget& target) {
+      return FeedForwardSeconds(shape, target, BertBaseHalf(), batch, chunking);
+    };
+    if (tokens <= 256) {
+      EXPECT_LT(seconds(fast), 0.9 * seconds(strict)) << tokens;
+    } else {
+      EXPECT_EQ(seconds(fast), seconds(strict)) << tokens;
+    }
+    const uint64_t arena = uint64_t{64} << 20;
+    EXPECT_EQ(Planner(shape, fast, arena).MakePlan(batch)->peak_bytes,
+              Planner(shape, strict, arena).MakePlan(batch)->peak_bytes);
+  }
+}
+
 TEST(CudaPlannerTest, ChargesCoverThePeakOfEveryBatch) {
   std::mt19937 random(1);
   int planned = 0;

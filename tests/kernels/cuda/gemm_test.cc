@@ -1,5 +1,6 @@
 #include "kernels/cuda/gemm.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <functional>
@@ -8,6 +9,7 @@
 
 #include "gtest/gtest.h"
 #include "kernels/cuda/hopper/gemm.h"
+#include "kernels/cuda/hopper/split_gemm.h"
 #include "kernels/cuda/kernel_family.h"
 #include "tests/kernels/cuda/device_buffer.h"
 #include "tests/reference/ops.h"
@@ -110,6 +112,21 @@ class Product {
     return Kept(before, y_device.ToHost(), count, y_stride);
   }
 
+  // Without bias and activation, of parts of k, whole steps of 64 each, which
+  // are added in order.
+  std::vector<uint16_t> SumOfParts(int parts) const {
+    constexpr int kDepth = 64;
+    const int steps = (shape_.in + kDepth - 1) / kDepth;
+    const int depth = (steps + parts - 1) / parts * kDepth;
+    std::vector<float> total(size_t{1} * shape_.rows * shape_.out);
+    for (int first = 0; first < shape_.in; first += depth) {
+      const std::vector<float> sums =
+          SumsOfColumns(first, std::min(depth, shape_.in - first));
+      for (size_t i = 0; i < total.size(); ++i) total[i] += sums[i];
+    }
+    return Encode(type_, total);
+  }
+
   std::vector<double> Exact() const {
     const std::vector<double> up = ExactSums(w_, bias_);
     std::vector<double> y(up.size());
@@ -127,6 +144,30 @@ class Product {
   }
 
  private:
+  // Of some of k.
+  std::vector<float> SumsOfColumns(int first, int count) const {
+    const auto columns = [&](const std::vector<float>& matrix) {
+      std::vector<float> kept;
+      for (size_t at = first; at < matrix.size(); at += shape_.in) {
+        kept.insert(kept.end(), matrix.begin() + at,
+                    matrix.begin() + at + count);
+      }
+      return Encode(type_, kept);
+    };
+    const DeviceBuffer<uint16_t> x(columns(x_));
+    const DeviceBuffer<uint16_t> w(columns(w_));
+    DeviceBuffer<float> sums(size_t{1} * shape_.rows * shape_.out);
+    EXPECT_TRUE(Ran(Gemm({.type = type_,
+                          .rows = shape_.rows,
+                          .in = count,
+                          .out = shape_.out,
+                          .x = x.data(),
+                          .x_stride = count,
+                          .w = w.data(),
+                          .sums = sums.data()},
+                         TestLimits(), nullptr)));
+    return sums.ToHost();
+  }
   std::vector<double> ExactSums(const std::vector<float>& w,
                                 const std::vector<float>& bias) const {
     std::vector<double> sums(size_t{1} * shape_.rows * shape_.out);
@@ -386,6 +427,117 @@ TEST_P(GemmFamiliesTest, TheLauncherTakesThemForManyRows) {
   const ScopedPortableKernels portable;
   EXPECT_EQ(product.Run(), bits);
 }
+
+// Where it is split, rows have the same bits alone as with others, too.
+TEST_P(GemmTest, ASumIsSplitWhereTheLauncherSaysSo) {
+  for (const int in : {1000, 1096}) {
+    for (const bool biased : {false, true}) {
+      Product product = Make({20, in, 40});
+      if (!biased) product.DropBiases();
+      bool splits = false;
+      const auto launch = [&splits](GemmParams params) {
+        params.split_sum = true;
+        splits = SplitsSum(params, TestLimits());
+        return Gemm(params, TestLimits(), nullptr);
+      };
+      const std::vector<uint16_t> bits = product.RunBy(launch);
+      EXPECT_EQ(splits,
+                TakesHopperKernels(TestLimits()) && in > 1024 && !biased);
+      EXPECT_EQ(bits,
+                splits ? product.SumOfParts(hopper::kSumParts) : product.Run());
+      EXPECT_EQ(product.RunRows(17, 1, launch),
+                std::vector<uint16_t>(bits.begin() + 17 * 40,
+                                      bits.begin() + 18 * 40));
+    }
+  }
+}
+
+// Split by hand, on Hopper.
+class GemmSplitTest : public GemmTest {
+ protected:
+  void SetUp() override {
+    if (!TakesHopperKernels(TestLimits())) {
+      GTEST_SKIP() << "no device for the kernel";
+    }
+  }
+
+  Product MakePlain(const Shape& shape) {
+    Product product = Make(shape);
+    product.DropBiases();
+    return product;
+  }
+  static std::vector<uint16_t> RunBy(const hopper::Split& split,
+                                     const Product& product) {
+    if constexpr (kHopperLinked) {
+      return product.RunBy([&split](const GemmParams& params) {
+        return hopper::SplitGemmBy(split, params, TestLimits(), nullptr);
+      });
+    }
+    return {};
+  }
+  // By all tiles in clusters of all sizes.
+  void ExpectPartsInOrder(const Shape& shape) {
+    SCOPED_TRACE(testing::Message()
+                 << shape.rows << " rows, " << shape.in << " -> " << shape.out);
+    const Product product = MakePlain(shape);
+    for (int blocks : hopper::kSplitBlocks) {
+      const std::vector<uint16_t> bits = product.SumOfParts(blocks);
+      for (int columns : hopper::kSplitColumns) {
+        EXPECT_EQ(RunBy({columns, blocks}, product), bits)
+            << columns << " columns, " << blocks << " blocks";
+      }
+    }
+  }
+};
+
+TEST_P(GemmSplitTest, PartsOfEveryTileAreAddedInOrder) {
+  ExpectPartsInOrder({65, 1096, 136});
+}
+
+TEST_P(GemmSplitTest, PartsOfAnyRowsAreAddedInOrder) {
+  for (int rows : {1, 7, 16, 33, 64, 130}) ExpectPartsInOrder({rows, 264, 72});
+}
+
+// Down to sums that leave blocks without a part, and results that leave some
+// without rows.
+TEST_P(GemmSplitTest, PartsOfAnyWidthsAreAddedInOrder) {
+  ExpectPartsInOrder({3, 8, 8});
+  ExpectPartsInOrder({20, 72, 40});
+  ExpectPartsInOrder({70, 520, 328});
+  for (int i = 0; i < 5; ++i) {
+    ExpectPartsInOrder({random_.Integer(1, 200), 8 * random_.Integer(1, 300),
+                        8 * random_.Integer(1, 50)});
+  }
+}
+
+// Stages are written again, and multiprocessors have several blocks.
+TEST_P(GemmSplitTest, PartsOfModelShapesAreAddedInOrderLarge) {
+  ExpectPartsInOrder({128, 3072, 320});
+  ExpectPartsInOrder({200, 4096, 320});
+  ExpectPartsInOrder({1000, 1536, 160});
+}
+
+TEST_P(GemmSplitTest, ErrsAtMostTwiceAsMuchAsTheUnsplitSum) {
+  const Product product = MakePlain({33, 3072, 64});
+  const double error = product.Error(product.Run());
+  for (int blocks : hopper::kSplitBlocks) {
+    EXPECT_LE(product.Error(RunBy({32, blocks}, product)), 2 * error) << blocks;
+  }
+}
+
+// A race shows now and then.
+TEST_P(GemmSplitTest, TheSameBitsTimeAfterTime) {
+  const Product product = MakePlain({150, 3072, 320});
+  for (const hopper::Split& split :
+       {hopper::Split{32, 8}, hopper::Split{80, 4}, hopper::Split{64, 2}}) {
+    const std::vector<uint16_t> bits = product.SumOfParts(split.blocks);
+    for (int i = 0; i < 30; ++i) ASSERT_EQ(RunBy(split, product), bits) << i;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, GemmSplitTest,
+                         testing::Values(Type::kBF16, Type::kF16),
+                         testing::PrintToStringParamName());
 
 INSTANTIATE_TEST_SUITE_P(Types, GemmFamiliesTest,
                          testing::Values(Type::kBF16, Type::kF16),
