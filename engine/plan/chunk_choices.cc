@@ -87,11 +87,16 @@ bool MayHaveUpdate(const PlanTarget& target, const BatchShape& batch,
   return rows >= batch.tokens && rows <= target.update_rows;
 }
 
+// CUDA: of fewer rows the time of what lies between whole ends does not shrink
+// with the rows (fused kernels or chunks as they were take less, or less
+// memory), and one chunk makes a graph.
+constexpr int kLeastMiddleRows = 1024;
+
 // Whether the first and the last product of chunks of so many rows may take all
 // rows at once: there are chunks, and both matrices are factored.
 bool MayHaveWholeEnds(const LayerRanks& ranks, const BatchShape& batch,
                       int rows) {
-  return rows < batch.tokens && rows > kCudaLeastRows && ranks.ffn_in > 0 &&
+  return rows < batch.tokens && rows >= kLeastMiddleRows && ranks.ffn_in > 0 &&
          ranks.ffn_out > 0;
 }
 

@@ -268,7 +268,9 @@ double CudaAttentionSeconds(const ModelShape& model, const PlanTarget& target,
   const Kernels kernels(target);
   const int length = CeilDiv(batch.tokens, batch.sequences);
   const int64_t per_chunk =
-      std::clamp(chunking.rows / length, 1, batch.sequences);
+      chunking.rows >= batch.tokens
+          ? batch.sequences
+          : std::clamp(chunking.rows / length, 1, batch.sequences);
   const int64_t chunks = batch.sequences / per_chunk;
   const auto seconds = [&](int64_t sequences) {
     return AttentionChunk(model, kernels, ranks, sequences, length,
