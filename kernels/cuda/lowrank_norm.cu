@@ -44,10 +44,9 @@ bool LowRankNormTakes([[maybe_unused]] const LowRankNormParams& params,
 // rows it loses 1 %.
 bool LowRankNormIsFaster(const LowRankNormParams& params,
                          const DeviceLimits& limits) {
-  const bool rows_pay =
-      params.hidden == 384
-          ? params.rows >= 512 && params.rows <= 16384
-          : params.rank <= 128 && params.rows >= 3072 && params.rows <= 4096;
+  const bool rows_pay = params.hidden == 384
+                            ? params.rows >= 512 && params.rows <= 16384
+                            : params.rows >= 3072 && params.rows <= 4096;
   return rows_pay && LowRankNormTakes(params, limits);
 }
 

@@ -15,7 +15,7 @@ struct LowRankNormParams {
   Type type = Type::kBF16;
   int rows = 0;                  // 0 launches nothing
   int in = 0;                    // a multiple of 8
-  int rank = 0;                  // a multiple of 8
+  int rank = 0;                  // a multiple of 8, up to 192 or 128
   int hidden = 0;                // 384 or 768
   const void* y = nullptr;       // [rows, in], packed
   const void* narrow = nullptr;  // N [rank, in], packed
@@ -28,7 +28,7 @@ struct LowRankNormParams {
 };                    // all are 16-byte aligned
 
 // Whether LowRankNorm() takes such widths (pointers and rows do not count):
-// where Hopper kernels run; ranks up to 320.
+// where Hopper kernels run; ranks up to 192 (width 384) or 128 (768).
 bool LowRankNormTakes(const LowRankNormParams& params,
                       const DeviceLimits& limits);
 
