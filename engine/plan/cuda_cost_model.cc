@@ -137,8 +137,9 @@ class Kernels {
   // round besides its share of it (measured on sm_90, as its tiles are).
   double Rounds(int64_t tiles, int places) const {
     const int64_t most = CeilDiv(tiles, multiprocessors_);
+    const int64_t full = most / places;
     const int64_t rest = most % places;
-    return most / places + (rest > 0 ? 0.3 + 0.7 * rest / places : 0);
+    return full + (rest > 0 ? 0.3 + 0.7 * rest / places : 0);
   }
   double Tiles(const CudaTileCost& tile, int64_t rows, int in, int out) const {
     const int columns = tile.tile_columns > 0 ? tile.tile_columns : out;

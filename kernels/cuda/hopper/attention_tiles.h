@@ -77,7 +77,8 @@ inline double PredictAttention(const AttentionParams& params,
   const int64_t most = (items + multiprocessors - 1) / multiprocessors;
   const int64_t rest = most % tile.places;
   const double last = rest == 0 ? 0 : 0.3 + 0.7 * rest / tile.places;
-  return (most / tile.places + last) * round(params.max_tokens);
+  const int64_t full = most / tile.places;
+  return (full + last) * round(params.max_tokens);
 }
 
 // The index of the tile that the launcher takes. Of ragged batches only a bound
