@@ -93,9 +93,9 @@ class Kernels {
     const int depth = ranks.query + ranks.key + ranks.value;
     if (IsShort(sequences * heads, longest, head_dim, depth)) {
       const CudaShortAttentionCost& cost = costs_.short_attention;
-      const int64_t rows = CeilDiv(longest, cost.tile_rows) * cost.tile_rows;
       return costs_.launch_seconds +
-             rows * (cost.row_seconds + depth * cost.column_seconds);
+             ShortRows(longest) *
+                 (cost.row_seconds + depth * cost.column_seconds);
     }
     const CudaAttentionCost& cost = AttentionCost(head_dim);
     const double build = 2.0 * length * depth * head_dim;
@@ -120,10 +120,15 @@ class Kernels {
   // factors fit there.
   bool IsShort(int64_t blocks, int length, int head_dim, int depth) const {
     constexpr double kSharedBytes = 227 << 10;
-    const CudaShortAttentionCost& cost = costs_.short_attention;
-    const int64_t rows = CeilDiv(length, cost.tile_rows) * cost.tile_rows;
-    return length <= cost.most_tokens && blocks <= multiprocessors_ &&
-           (rows + head_dim) * depth * kElementBytes <= kSharedBytes;
+    return length <= costs_.short_attention.most_tokens &&
+           blocks <= multiprocessors_ &&
+           (ShortRows(length) + head_dim) * depth * kElementBytes <=
+               kSharedBytes;
+  }
+  // In whole tiles.
+  int64_t ShortRows(int length) const {
+    const int tile_rows = costs_.short_attention.tile_rows;
+    return CeilDiv(length, tile_rows) * tile_rows;
   }
   // FLOP/s of one multiprocessor.
   double Rate(double tflops) const {
