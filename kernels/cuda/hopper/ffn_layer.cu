@@ -120,31 +120,28 @@ cudaError_t FfnLayer(const FfnLayerParams& params, const DeviceLimits& limits,
   arguments.tail.eps = params.eps;
   arguments.tail.rank = params.out_rank;
   arguments.shared_bytes = limits.shared_bytes;
-  const struct {
-    CUtensorMap* map;
-    const void* data;
-    int64_t rows, columns;
-    int box_rows;
-  } maps[] = {
-      {&arguments.u1, params.u1, params.in_rank, params.hidden,
-       kernel->piece_columns},
-      {&arguments.loop.v1, params.v1, params.intermediate, params.in_rank,
-       kernel->step},
-      {&arguments.loop.u2, params.u2, params.out_rank, params.intermediate,
-       kernel->piece_columns},
-      {&arguments.tail.w, params.v2, params.hidden, params.out_rank,
-       kernel->chunk},
-      {&arguments.tail.x, params.x, params.rows, params.hidden,
-       row_blocks::kGroupRows},
-      {&arguments.tail.result, params.x, params.rows, params.hidden,
-       row_blocks::kWarpRows},
+  const auto matrix = [&params](const void* data, int64_t rows,
+                                int64_t columns) {
+    return MatrixView{params.type, data, rows, columns, columns};
   };
-  for (const auto& m : maps) {
-    const cudaError_t error =
-        MakeTensorMap({params.type, m.data, m.rows, m.columns, m.columns},
-                      {m.box_rows, kPanel}, m.map);
-    if (error != cudaSuccess) return error;
-  }
+  const MatrixView x = matrix(params.x, params.rows, params.hidden);
+  const cudaError_t error = MakeTensorMaps({
+      {&arguments.u1,
+       matrix(params.u1, params.in_rank, params.hidden),
+       {kernel->piece_columns, kPanel}},
+      {&arguments.loop.v1,
+       matrix(params.v1, params.intermediate, params.in_rank),
+       {kernel->step, kPanel}},
+      {&arguments.loop.u2,
+       matrix(params.u2, params.out_rank, params.intermediate),
+       {kernel->piece_columns, kPanel}},
+      {&arguments.tail.w,
+       matrix(params.v2, params.hidden, params.out_rank),
+       {kernel->chunk, kPanel}},
+      {&arguments.tail.x, x, {row_blocks::kGroupRows, kPanel}},
+      {&arguments.tail.result, x, {row_blocks::kWarpRows, kPanel}},
+  });
+  if (error != cudaSuccess) return error;
   const Layout layout = kernel->layout(params.in_rank, limits.shared_bytes);
   // Of any number of rows: a block has a multiprocessor to itself.
   return LaunchDependent(kernel->run, dim3((params.rows + kRows - 1) / kRows),

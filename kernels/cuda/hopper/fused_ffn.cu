@@ -119,27 +119,23 @@ cudaError_t FusedFfn(const FusedFfnParams& params, const DeviceLimits& limits,
   arguments.loop.intermediate = params.intermediate;
   arguments.rows = params.rows;
   arguments.shared_bytes = limits.shared_bytes;
-  const struct {
-    CUtensorMap* map;
-    const void* data;
-    int64_t rows, columns, stride;
-    int box_rows;
-  } maps[] = {
-      {&arguments.p, params.p, params.rows, params.in_rank, params.p_stride,
-       kRows},
-      {&arguments.loop.v1, params.v1, params.intermediate, params.in_rank,
-       params.in_rank, kernel->step},
-      {&arguments.loop.u2, params.u2, params.out_rank, params.intermediate,
-       params.intermediate, kernel->piece_columns},
-      {&arguments.z, params.z, params.rows, params.out_rank, params.z_stride,
-       row_blocks::kGroupRows},
-  };
-  for (const auto& m : maps) {
-    const cudaError_t error =
-        MakeTensorMap({params.type, m.data, m.rows, m.columns, m.stride},
-                      {m.box_rows, kPanel}, m.map);
-    if (error != cudaSuccess) return error;
-  }
+  const cudaError_t error = MakeTensorMaps({
+      {&arguments.p,
+       {params.type, params.p, params.rows, params.in_rank, params.p_stride},
+       {kRows, kPanel}},
+      {&arguments.loop.v1,
+       {params.type, params.v1, params.intermediate, params.in_rank,
+        params.in_rank},
+       {kernel->step, kPanel}},
+      {&arguments.loop.u2,
+       {params.type, params.u2, params.out_rank, params.intermediate,
+        params.intermediate},
+       {kernel->piece_columns, kPanel}},
+      {&arguments.z,
+       {params.type, params.z, params.rows, params.out_rank, params.z_stride},
+       {row_blocks::kGroupRows, kPanel}},
+  });
+  if (error != cudaSuccess) return error;
   // Of any number of rows: a block has a multiprocessor to itself.
   return LaunchDependent(kernel->run, dim3((params.rows + kRows - 1) / kRows),
                          row_blocks::kThreads,

@@ -428,18 +428,16 @@ cudaError_t MakePart(const GemmParams& p, const Tile& tile, Part* part) {
   part->bias = p.bias;
   part->in = p.in;
   part->activation = p.activation;
-  cudaError_t error = MakeTensorMap({p.type, p.x, p.rows, p.in, p.x_stride},
-                                    {tile.rows, kDepth}, &part->x);
-  if (error != cudaSuccess) return error;
-  error = MakeTensorMap({p.type, p.w, p.out, p.in, p.in},
-                        {tile.columns, kDepth}, &part->w);
-  if (error != cudaSuccess) return error;
-  return MakeTensorMap({p.type, p.y, p.rows, p.out, p.y_stride},
-                       {tile.WarpgroupRows(), tile.Box(),
-                        tile.Box() == 64   ? Swizzle::k128Bytes
-                        : tile.Box() == 32 ? Swizzle::k64Bytes
-                                           : Swizzle::k32Bytes},
-                       &part->y);
+  return MakeTensorMaps({
+      {&part->x, {p.type, p.x, p.rows, p.in, p.x_stride}, {tile.rows, kDepth}},
+      {&part->w, {p.type, p.w, p.out, p.in, p.in}, {tile.columns, kDepth}},
+      {&part->y,
+       {p.type, p.y, p.rows, p.out, p.y_stride},
+       {tile.WarpgroupRows(), tile.Box(),
+        tile.Box() == 64   ? Swizzle::k128Bytes
+        : tile.Box() == 32 ? Swizzle::k64Bytes
+                           : Swizzle::k32Bytes}},
+  });
 }
 
 // Products of one launch, the longest sum of them.

@@ -240,26 +240,25 @@ cudaError_t LowRankNorm(const LowRankNormParams& params,
   arguments.tail.beta = params.beta;
   arguments.tail.eps = params.eps;
   arguments.tail.rank = params.rank;
-  const struct {
-    CUtensorMap* map;
-    const void* data;
-    int64_t rows, columns;
-    int box_rows;
-  } maps[] = {
-      {&arguments.narrow, params.narrow, params.rank, params.in,
-       kernel->rank / kConsumers},
-      {&arguments.y, params.y, params.rows, params.in, kGroupRows},
-      {&arguments.tail.w, params.w, params.hidden, params.rank, kernel->chunk},
-      {&arguments.tail.x, params.x, params.rows, params.hidden, kGroupRows},
-      {&arguments.tail.result, params.x, params.rows, params.hidden,
-       row_blocks::kWarpRows},
+  const auto matrix = [&params](const void* data, int64_t rows,
+                                int64_t columns) {
+    return MatrixView{params.type, data, rows, columns, columns};
   };
-  for (const auto& m : maps) {
-    const cudaError_t error =
-        MakeTensorMap({params.type, m.data, m.rows, m.columns, m.columns},
-                      {m.box_rows, kPanel}, m.map);
-    if (error != cudaSuccess) return error;
-  }
+  const MatrixView x = matrix(params.x, params.rows, params.hidden);
+  const cudaError_t error = MakeTensorMaps({
+      {&arguments.narrow,
+       matrix(params.narrow, params.rank, params.in),
+       {kernel->rank / kConsumers, kPanel}},
+      {&arguments.y,
+       matrix(params.y, params.rows, params.in),
+       {kGroupRows, kPanel}},
+      {&arguments.tail.w,
+       matrix(params.w, params.hidden, params.rank),
+       {kernel->chunk, kPanel}},
+      {&arguments.tail.x, x, {kGroupRows, kPanel}},
+      {&arguments.tail.result, x, {row_blocks::kWarpRows, kPanel}},
+  });
+  if (error != cudaSuccess) return error;
   return LaunchDependent(
       kernel->run, dim3((params.rows + kGroupRows - 1) / kGroupRows),
       row_blocks::kThreads, arguments.tail_place + kernel->tail_bytes, stream,

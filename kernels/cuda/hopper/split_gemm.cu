@@ -341,11 +341,12 @@ cudaError_t SplitGemmBy(const Split& split, const GemmParams& p,
                            (limits.shared_bytes - places.BytesWith(0)) /
                                (places.BytesWith(1) - places.BytesWith(0)));
   if (params.stages < 1) return cudaErrorNotSupported;
-  cudaError_t error = MakeTensorMap({p.type, p.x, p.rows, p.in, p.x_stride},
-                                    {params.x_rows, kDepth}, &params.x);
-  if (error != cudaSuccess) return error;
-  error = MakeTensorMap({p.type, p.w, p.out, p.in, p.in},
-                        {split.columns, kDepth}, &params.w);
+  const cudaError_t error = MakeTensorMaps({
+      {&params.x,
+       {p.type, p.x, p.rows, p.in, p.x_stride},
+       {params.x_rows, kDepth}},
+      {&params.w, {p.type, p.w, p.out, p.in, p.in}, {split.columns, kDepth}},
+  });
   if (error != cudaSuccess) return error;
   const int tiles = DivideUp(p.rows, kRows) * DivideUp(p.out, split.columns);
   return LaunchDependent(

@@ -54,4 +54,13 @@ cudaError_t MakeTensorMap(const MatrixView& matrix, const Box& box,
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
+cudaError_t MakeTensorMaps(std::initializer_list<TensorMapRequest> requests) {
+  for (const TensorMapRequest& request : requests) {
+    const cudaError_t error =
+        MakeTensorMap(request.matrix, request.box, request.map);
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}
+
 }  // namespace svdserve::cuda::hopper

@@ -7,6 +7,8 @@
 
 #include <cuda.h>
 
+#include <initializer_list>
+
 #include "kernels/cuda/types.h"
 
 namespace svdserve::cuda::hopper {
@@ -36,6 +38,14 @@ struct Box {
 // cudaErrorNotSupported if the driver has no tensor maps.
 cudaError_t MakeTensorMap(const MatrixView& matrix, const Box& box,
                           CUtensorMap* map);
+
+// All that a kernel takes; the first error.
+struct TensorMapRequest {
+  CUtensorMap* map;
+  MatrixView matrix;
+  Box box;
+};
+cudaError_t MakeTensorMaps(std::initializer_list<TensorMapRequest> requests);
 
 }  // namespace svdserve::cuda::hopper
 
