@@ -162,7 +162,7 @@ void FillModelInfo(const Engine& engine, v1::GetModelInfoResponse* response) {
   response->set_dimensions(shape.output_width());
   response->mutable_labels()->Add(config.labels.begin(), config.labels.end());
   for (const auto& [name, text] : config.prompts) response->add_prompts(name);
-  for (const LayerRanks& ranks : shape.layers) {
+  for (const LayerShape& ranks : shape.layers) {
     v1::LayerRanks* layer = response->add_layers();
     layer->set_query(ranks.query);
     layer->set_key(ranks.key);

@@ -66,7 +66,7 @@ std::string RankSummary(const ModelShape& shape) {
   int least = 0;
   int most = 0;
   int factored = 0;
-  for (const LayerRanks& l : shape.layers) {
+  for (const LayerShape& l : shape.layers) {
     for (const int rank :
          {l.query, l.key, l.value, l.attention_output, l.ffn_in, l.ffn_out}) {
       if (rank == 0) continue;

@@ -49,6 +49,11 @@ absl::Status CheckDevice(const CudaDevice& device) {
 }
 
 absl::Status CheckModel(const ModelShape& shape) {
+  if (!shape.HasUsualHeads()) {
+    return absl::UnimplementedError(
+        "heads whose width is not hidden_size / num_attention_heads are not "
+        "run yet");
+  }
   if (shape.hidden % 32 == 0 && shape.hidden <= kMaxHidden &&
       shape.head_dim % 16 == 0 && shape.head_dim <= kMaxHeadDim) {
     return absl::OkStatus();
@@ -74,7 +79,7 @@ absl::StatusOr<cuda::Type> TypeOf(ComputeType compute) {
 }
 
 // Whether one kernel can end attention and make the feed-forward's factors.
-bool TakesChain(const ModelShape& shape, const LayerRanks& ranks,
+bool TakesChain(const ModelShape& shape, const LayerShape& ranks,
                 const cuda::DeviceLimits& limits) {
   return ranks.attention_output > 0 && ranks.ffn_in > 0 &&
          cuda::RowChainTakes({.in = shape.heads * shape.head_dim,
@@ -88,7 +93,7 @@ bool TakesChain(const ModelShape& shape, const LayerRanks& ranks,
 std::vector<LayerFusion> FusionOf(const ModelShape& shape,
                                   const cuda::DeviceLimits& limits) {
   std::vector<LayerFusion> fusion;
-  for (const LayerRanks& ranks : shape.layers) {
+  for (const LayerShape& ranks : shape.layers) {
     LayerFusion layer;
     const auto [least, most] =
         std::minmax({ranks.query, ranks.key, ranks.value});
@@ -115,7 +120,7 @@ int SplitSumRows(const ModelShape& shape, Mode mode,
                  const cuda::DeviceLimits& limits) {
   if (mode != Mode::kFast) return 0;
   const bool splits = std::any_of(
-      shape.layers.begin(), shape.layers.end(), [&](const LayerRanks& ranks) {
+      shape.layers.begin(), shape.layers.end(), [&](const LayerShape& ranks) {
         return ranks.ffn_out > 0 && cuda::SplitsSum({.in = shape.intermediate,
                                                      .out = ranks.ffn_out,
                                                      .split_sum = true},

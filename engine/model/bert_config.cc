@@ -17,8 +17,6 @@ constexpr int kMaxVocab = 1 << 24;
 constexpr int kMaxPositions = 1 << 20;
 constexpr int kMaxTypes = 256;  // type ids are bytes
 constexpr int kMaxLabels = 1 << 14;
-constexpr int kMaxHeadDim = 128;
-constexpr int kHeadDimStep = 16;
 
 Activation ParseActivation(JsonFields& fields) {
   const std::string name = fields.String("hidden_act", "gelu");

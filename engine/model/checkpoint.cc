@@ -172,10 +172,14 @@ absl::Status Checkpoint::AddFile(const std::string& path) {
 absl::Status Checkpoint::CheckFormat(const SafetensorsFile& file) const {
   const auto version = file.metadata().find(kFormatKey);
   if (version != file.metadata().end()) {
-    if (version->second == kFormatVersion) return absl::OkStatus();
-    return absl::UnimplementedError(absl::StrCat(
-        file.path(), ": its metadata says ", kFormatKey, " = \"",
-        version->second, "\"; this program reads \"", kFormatVersion, "\""));
+    if (version->second == kFormatVersion ||
+        version->second == kHeadDimsVersion) {
+      return absl::OkStatus();
+    }
+    return absl::UnimplementedError(
+        absl::StrCat(file.path(), ": its metadata says ", kFormatKey, " = \"",
+                     version->second, "\"; this program reads \"",
+                     kFormatVersion, "\" and \"", kHeadDimsVersion, "\""));
   }
   for (const auto& [name, entry] : file.entries()) {
     if (!IsFactor(name)) continue;
@@ -190,6 +194,13 @@ absl::Status Checkpoint::CheckFormat(const SafetensorsFile& file) const {
 const SafetensorsEntry& Checkpoint::Entry(const std::string& name) const {
   const Location& location = tensors_.at(name);
   return files_[location.file].entries().at(location.original_name);
+}
+
+std::string Checkpoint::FormatOf(const std::string& name) const {
+  const SafetensorsMetadata& metadata =
+      files_[tensors_.at(name).file].metadata();
+  const auto version = metadata.find(kFormatKey);
+  return version == metadata.end() ? "" : version->second;
 }
 
 absl::Status Checkpoint::Error(const std::string& name,

@@ -21,9 +21,11 @@
 
 namespace svdserve {
 
-// FORMAT.md: the key of the safetensors metadata, and its value.
+// FORMAT.md: the key of the safetensors metadata, and its values.
 inline constexpr char kFormatKey[] = "svdserve.format";
 inline constexpr char kFormatVersion[] = "1";
+// Where heads are not as wide as hidden / heads.
+inline constexpr char kHeadDimsVersion[] = "2";
 
 class Checkpoint {
  public:
@@ -39,6 +41,9 @@ class Checkpoint {
   bool Has(const std::string& name) const { return tensors_.contains(name); }
   // Of a tensor that exists.
   const SafetensorsEntry& Entry(const std::string& name) const;
+
+  // What the metadata of its file gives for kFormatKey, or "".
+  std::string FormatOf(const std::string& name) const;
 
   // Reads a weight of exactly this shape, in F32, F16 or BF16, all finite.
   absl::StatusOr<Tensor> Load(const std::string& name,

@@ -62,6 +62,56 @@ class WeightLoader {
     return linear;
   }
 
+  // The width of each of `heads` heads to which NAME maps, by its stored shape;
+  // `usual` where that is absent or no matrix, which LoadLinear() will say.
+  int HeadDim(const std::string& name, int heads, int usual) {
+    const std::string tensor = Stored(name, ".V");
+    if (!checkpoint_.Has(tensor)) return usual;
+    const std::vector<int64_t>& shape = checkpoint_.Entry(tensor).shape;
+    if (shape.size() != 2) return usual;
+    const int64_t width = shape[tensor.ends_with(".V") ? 1 : 0];
+    if (width == int64_t{1} * heads * usual) return usual;
+    const int64_t dim = width / heads;
+    if (width % heads != 0 || dim % kHeadDimStep != 0 || dim < kHeadDimStep ||
+        dim > kMaxHeadDim) {
+      Fail(checkpoint_.Error(
+          tensor, absl::StrCat("has an output width of ", width, " for ", heads,
+                               " heads; it must be ", heads, " times ", usual,
+                               ", or times a multiple of ", kHeadDimStep,
+                               " up to ", kMaxHeadDim)));
+      return usual;
+    }
+    return static_cast<int>(dim);
+  }
+
+  // Other heads than the usual ones need the format that has them. `factor` is
+  // the one that is as wide as the heads.
+  void CheckHeadFormat(const std::string& name, const std::string& factor,
+                       int dim, int usual) {
+    const std::string tensor = Stored(name, factor);
+    if (dim == usual || !checkpoint_.Has(tensor) ||
+        checkpoint_.FormatOf(tensor) == kHeadDimsVersion) {
+      return;
+    }
+    Fail(checkpoint_.Error(
+        tensor, absl::StrCat("has heads of width ", dim,
+                             ", not hidden_size / "
+                             "num_attention_heads (",
+                             usual, "); then the file's metadata must say ",
+                             kFormatKey, " = \"", kHeadDimsVersion, "\"")));
+  }
+
+  // Queries and keys are multiplied with each other.
+  void CheckSameHeadDim(const std::string& query, int query_dim,
+                        const std::string& key, int key_dim) {
+    if (query_dim == key_dim) return;
+    Fail(checkpoint_.Error(
+        Stored(key, ".V"),
+        absl::StrCat("has heads of width ", key_dim, ", but \"",
+                     Stored(query, ".V"), "\" has heads of width ", query_dim,
+                     "; they must be the same")));
+  }
+
   // Tensors that change what the encoder computes must all be used.
   void RefuseUnused() {
     for (const auto& [name, location] : checkpoint_.tensors()) {
@@ -76,6 +126,11 @@ class WeightLoader {
  private:
   void Fail(absl::Status status) {
     if (status_.ok()) status_ = std::move(status);
+  }
+
+  // The tensor that holds NAME's matrix: this factor of it, or all.
+  std::string Stored(const std::string& name, const std::string& factor) const {
+    return name + (checkpoint_.Has(name + factor) ? factor : ".weight");
   }
 
   // The rank, which U and V must agree on.
@@ -128,17 +183,50 @@ Embeddings LoadEmbeddings(const BertConfig& bert, WeightLoader& weights) {
           .norm = weights.LoadNorm(name + "LayerNorm", bert.hidden)};
 }
 
+// The matrices of a layer's attention.
+struct AttentionNames {
+  std::string query, key, value, output;
+};
+
+struct HeadDims {
+  int query = 0;
+  int value = 0;
+};
+
+// The widths of a layer's heads, by the shapes of its matrices.
+HeadDims LoadHeadDims(const BertConfig& bert, const AttentionNames& names,
+                      WeightLoader& weights) {
+  const int usual = bert.hidden / bert.heads;
+  const auto dim = [&](const std::string& name) {
+    return weights.HeadDim(name, bert.heads, usual);
+  };
+  const HeadDims dims = {.query = dim(names.query), .value = dim(names.value)};
+  weights.CheckSameHeadDim(names.query, dims.query, names.key, dim(names.key));
+  weights.CheckHeadFormat(names.query, ".V", dims.query, usual);
+  weights.CheckHeadFormat(names.key, ".V", dims.query, usual);
+  weights.CheckHeadFormat(names.value, ".V", dims.value, usual);
+  weights.CheckHeadFormat(names.output, ".U", dims.value, usual);
+  return dims;
+}
+
 EncoderLayer LoadLayer(const BertConfig& bert, int index,
                        WeightLoader& weights) {
   const int d = bert.hidden;
   const int ffn = bert.intermediate;
   const std::string layer = absl::StrCat("encoder.layer.", index, ".");
   const std::string attention = layer + "attention.";
+  const AttentionNames names = {.query = attention + "self.query",
+                                .key = attention + "self.key",
+                                .value = attention + "self.value",
+                                .output = attention + "output.dense"};
+  const HeadDims dims = LoadHeadDims(bert, names, weights);
+  const int query_width = bert.heads * dims.query;
+  const int value_width = bert.heads * dims.value;
   return {
-      .query = weights.LoadLinear(attention + "self.query", d, d),
-      .key = weights.LoadLinear(attention + "self.key", d, d),
-      .value = weights.LoadLinear(attention + "self.value", d, d),
-      .attention_output = weights.LoadLinear(attention + "output.dense", d, d),
+      .query = weights.LoadLinear(names.query, d, query_width),
+      .key = weights.LoadLinear(names.key, d, query_width),
+      .value = weights.LoadLinear(names.value, d, value_width),
+      .attention_output = weights.LoadLinear(names.output, value_width, d),
       .attention_norm = weights.LoadNorm(attention + "output.LayerNorm", d),
       .ffn_in = weights.LoadLinear(layer + "intermediate.dense", d, ffn),
       .ffn_out = weights.LoadLinear(layer + "output.dense", ffn, d),
@@ -146,13 +234,17 @@ EncoderLayer LoadLayer(const BertConfig& bert, int index,
   };
 }
 
-LayerRanks RanksOf(const EncoderLayer& layer) {
+LayerShape LayerShapeFrom(const EncoderLayer& layer, const ModelShape& model) {
+  const int query_dim = layer.query.out / model.heads;
+  const int value_dim = layer.value.out / model.heads;
   return {.query = layer.query.rank,
           .key = layer.key.rank,
           .value = layer.value.rank,
           .attention_output = layer.attention_output.rank,
           .ffn_in = layer.ffn_in.rank,
-          .ffn_out = layer.ffn_out.rank};
+          .ffn_out = layer.ffn_out.rank,
+          .query_dim = query_dim == model.head_dim ? 0 : query_dim,
+          .value_dim = value_dim == model.head_dim ? 0 : value_dim};
 }
 
 // BERT's pooler and classifier, for BertForSequenceClassification.
@@ -229,7 +321,7 @@ ModelShape ShapeFrom(const BertConfig& bert, const Model& model) {
   shape.max_tokens = model.config.max_tokens;
   shape.activation = bert.activation;
   for (const EncoderLayer& layer : model.layers) {
-    shape.layers.push_back(RanksOf(layer));
+    shape.layers.push_back(LayerShapeFrom(layer, shape));
   }
   for (const HeadLayer& head : model.head) {
     shape.head_widths.push_back(head.linear.out);

@@ -15,14 +15,15 @@ struct Bytes {
     Add(norm.gamma);
     Add(norm.beta);
   }
-  void Add(const Linear& linear) {
-    Add(linear.bias);
-    if (linear.rank == 0) {
-      Add(linear.weight);
-      return;
+  // Dense it is [in, out].
+  void Add(const Linear& linear, int in, int out) {
+    stored += linear.bias.byte_size() + linear.weight.byte_size() +
+              linear.u.byte_size() + linear.v.byte_size();
+    const Tensor& some = linear.rank == 0 ? linear.weight : linear.u;
+    dense += uint64_t{1} * in * out * BytesOf(some.dtype());
+    if (!linear.bias.empty()) {
+      dense += uint64_t{1} * out * BytesOf(linear.bias.dtype());
     }
-    stored += linear.u.byte_size() + linear.v.byte_size();
-    dense += uint64_t{1} * linear.in * linear.out * BytesOf(linear.u.dtype());
   }
 };
 
@@ -33,16 +34,19 @@ Bytes CountBytes(const Model& model) {
   bytes.Add(model.embeddings.token_type);
   bytes.Add(model.embeddings.norm);
   for (const EncoderLayer& layer : model.layers) {
-    bytes.Add(layer.query);
-    bytes.Add(layer.key);
-    bytes.Add(layer.value);
-    bytes.Add(layer.attention_output);
+    const int d = model.shape.hidden;
+    bytes.Add(layer.query, d, d);
+    bytes.Add(layer.key, d, d);
+    bytes.Add(layer.value, d, d);
+    bytes.Add(layer.attention_output, d, d);
     bytes.Add(layer.attention_norm);
-    bytes.Add(layer.ffn_in);
-    bytes.Add(layer.ffn_out);
+    bytes.Add(layer.ffn_in, d, layer.ffn_in.out);
+    bytes.Add(layer.ffn_out, layer.ffn_out.in, d);
     bytes.Add(layer.ffn_norm);
   }
-  for (const HeadLayer& head : model.head) bytes.Add(head.linear);
+  for (const HeadLayer& head : model.head) {
+    bytes.Add(head.linear, head.linear.in, head.linear.out);
+  }
   return bytes;
 }
 

@@ -48,8 +48,9 @@ struct Embeddings {
 };
 
 struct EncoderLayer {
-  Linear query, key, value;  // [hidden -> hidden]
-  Linear attention_output;   // [hidden -> hidden]
+  Linear query, key;        // [hidden -> heads * query_dim]
+  Linear value;             // [hidden -> heads * value_dim]
+  Linear attention_output;  // [heads * value_dim -> hidden]
   LayerNorm attention_norm;
   Linear ffn_in;   // [hidden -> intermediate]
   Linear ffn_out;  // [intermediate -> hidden]
@@ -82,8 +83,9 @@ struct Model {
   std::vector<EncoderLayer> layers;
   std::vector<HeadLayer> head;
 
-  uint64_t WeightBytes() const;           // as stored
-  uint64_t DenseEquivalentBytes() const;  // if nothing were factored
+  uint64_t WeightBytes() const;  // as stored
+  // If nothing were factored and all heads were as wide as head_dim.
+  uint64_t DenseEquivalentBytes() const;
 };
 
 // Reads a Hugging Face or sentence-transformers directory, dense, factored or

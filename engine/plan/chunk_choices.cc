@@ -94,7 +94,7 @@ constexpr int kLeastMiddleRows = 1024;
 
 // Whether the first and the last product of chunks of so many rows may take all
 // rows at once: there are chunks, and both matrices are factored.
-bool MayHaveWholeEnds(const LayerRanks& ranks, const BatchShape& batch,
+bool MayHaveWholeEnds(const LayerShape& ranks, const BatchShape& batch,
                       int rows) {
   return rows < batch.tokens && rows >= kLeastMiddleRows && ranks.ffn_in > 0 &&
          ranks.ffn_out > 0;
@@ -135,21 +135,21 @@ LayerFusion FusionOf(const PlanTarget& target, int layer) {
 
 bool FusesAttention(const ModelShape& shape, const PlanTarget& target,
                     int layer, int max_tokens) {
-  const LayerRanks& ranks = shape.layers[layer];
+  const LayerShape& ranks = shape.layers[layer];
   return ranks.query > 0 && ranks.key > 0 && ranks.value > 0 &&
          max_tokens <= FusionOf(target, layer).attention_max_tokens;
 }
 
 bool FusesFeedForward(const ModelShape& shape, const PlanTarget& target,
                       int layer) {
-  const LayerRanks& ranks = shape.layers[layer];
+  const LayerShape& ranks = shape.layers[layer];
   return ranks.ffn_in > 0 && ranks.ffn_out > 0 &&
          FusionOf(target, layer).feed_forward;
 }
 
 bool FusesWholeFeedForward(const ModelShape& shape, const PlanTarget& target,
                            int layer) {
-  const LayerRanks& ranks = shape.layers[layer];
+  const LayerShape& ranks = shape.layers[layer];
   return ranks.ffn_in > 0 && ranks.ffn_out > 0 &&
          FusionOf(target, layer).feed_forward_whole;
 }

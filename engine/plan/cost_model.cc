@@ -55,7 +55,7 @@ double Seconds(const PlanTarget& target, const Chunking& chunking,
 }  // namespace
 
 double AttentionSeconds(const ModelShape& model, const PlanTarget& target,
-                        const LayerRanks& ranks, const BatchShape& batch,
+                        const LayerShape& ranks, const BatchShape& batch,
                         const Chunking& chunking) {
   if (target.device == Device::kCuda) {
     return CudaAttentionSeconds(model, target, ranks, batch, chunking);
@@ -81,7 +81,7 @@ double AttentionSeconds(const ModelShape& model, const PlanTarget& target,
 }
 
 double FeedForwardSeconds(const ModelShape& model, const PlanTarget& target,
-                          const LayerRanks& ranks, const BatchShape& batch,
+                          const LayerShape& ranks, const BatchShape& batch,
                           const Chunking& chunking) {
   if (target.device == Device::kCuda) {
     return CudaFeedForwardSeconds(model, target, ranks, batch, chunking);

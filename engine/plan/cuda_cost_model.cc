@@ -57,7 +57,7 @@ class Kernels {
   }
 
   // Both products together are one sum over the intermediate width.
-  double FusedFfn(int64_t rows, const LayerRanks& ranks,
+  double FusedFfn(int64_t rows, const LayerShape& ranks,
                   int intermediate) const {
     const int width = ranks.ffn_in + ranks.ffn_out;
     return Launch(Fastest(costs_.fused_ffn, rows, intermediate, width),
@@ -66,7 +66,7 @@ class Kernels {
 
   // Four products of one block's rows; those of the half-layer's ends are a
   // longer sum.
-  double FfnLayer(int64_t rows, const LayerRanks& ranks, int hidden,
+  double FfnLayer(int64_t rows, const LayerShape& ranks, int hidden,
                   int intermediate) const {
     const int width = ranks.ffn_in + ranks.ffn_out;
     return Launch(Tiles(costs_.ffn_layer, rows, hidden + intermediate, width),
@@ -89,7 +89,7 @@ class Kernels {
 
   // A block has one head of one sequence: its Q, K and V, then attention.
   double LowRankAttention(int64_t sequences, int length, int longest, int heads,
-                          int head_dim, const LayerRanks& ranks) const {
+                          int head_dim, const LayerShape& ranks) const {
     const int depth = ranks.query + ranks.key + ranks.value;
     if (IsShort(sequences * heads, longest, head_dim, depth)) {
       const CudaShortAttentionCost& cost = costs_.short_attention;
@@ -198,7 +198,7 @@ double Update(const Kernels& kernels, int64_t rows, int in, int hidden,
 }
 
 double UnfusedCore(const ModelShape& model, const Kernels& kernels,
-                   const LayerRanks& ranks, int64_t sequences, int length,
+                   const LayerShape& ranks, int64_t sequences, int length,
                    int heads_per_group) {
   double seconds = 0;
   for (int head = 0; head < model.heads; head += heads_per_group) {
@@ -216,7 +216,7 @@ double UnfusedCore(const ModelShape& model, const Kernels& kernels,
 }
 
 double AttentionChunk(const ModelShape& model, const Kernels& kernels,
-                      const LayerRanks& ranks, int64_t sequences, int length,
+                      const LayerShape& ranks, int64_t sequences, int length,
                       int longest, const Chunking& chunking) {
   if (sequences == 0) return 0;
   const int64_t rows = sequences * length;
@@ -233,7 +233,7 @@ double AttentionChunk(const ModelShape& model, const Kernels& kernels,
 }
 
 double FeedForwardChunk(const ModelShape& model, const Kernels& kernels,
-                        const LayerRanks& ranks, int64_t rows,
+                        const LayerShape& ranks, int64_t rows,
                         const Chunking& chunking) {
   if (rows == 0) return 0;
   if (chunking.whole) {
@@ -258,7 +258,7 @@ double FeedForwardChunk(const ModelShape& model, const Kernels& kernels,
 
 // Of factored matrices, what lies between the first product and the last one.
 double FeedForwardMiddle(const ModelShape& model, const Kernels& kernels,
-                         const LayerRanks& ranks, int64_t rows,
+                         const LayerShape& ranks, int64_t rows,
                          int chunk_rows) {
   if (rows == 0) return 0;
   return kernels.Gemm(rows, ranks.ffn_in, model.intermediate) +
@@ -269,7 +269,7 @@ double FeedForwardMiddle(const ModelShape& model, const Kernels& kernels,
 
 // As if all sequences had the mean length, but for what the longest rules out.
 double CudaAttentionSeconds(const ModelShape& model, const PlanTarget& target,
-                            const LayerRanks& ranks, const BatchShape& batch,
+                            const LayerShape& ranks, const BatchShape& batch,
                             const Chunking& chunking) {
   const Kernels kernels(target);
   const int length = CeilDiv(batch.tokens, batch.sequences);
@@ -286,7 +286,7 @@ double CudaAttentionSeconds(const ModelShape& model, const PlanTarget& target,
 }
 
 double CudaFeedForwardSeconds(const ModelShape& model, const PlanTarget& target,
-                              const LayerRanks& ranks, const BatchShape& batch,
+                              const LayerShape& ranks, const BatchShape& batch,
                               const Chunking& chunking) {
   const Kernels kernels(target);
   const int64_t per_chunk = std::min(chunking.rows, batch.tokens);

@@ -16,7 +16,7 @@ inline ModelShape CudaShape(ModelShape shape) {
     *value = (*value + step - 1) / step * step;
   };
   pad(&shape.intermediate, kCudaIntermediateStep);
-  for (LayerRanks& ranks : shape.layers) {
+  for (LayerShape& ranks : shape.layers) {
     for (int* rank : {&ranks.query, &ranks.key, &ranks.value,
                       &ranks.attention_output, &ranks.ffn_in, &ranks.ffn_out}) {
       pad(rank, kCudaRankStep);

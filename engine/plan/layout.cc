@@ -49,7 +49,7 @@ bool HasUpdate(const PlanTarget& target, const Chunking& chunking) {
 // Chained, the next step's factors lie where that step has its own, first:
 //   next    | context
 LaneLayout AttentionLane(const ModelShape& shape, const PlanTarget& target,
-                         const LayerRanks& ranks, const Chunking& chunking) {
+                         const LayerShape& ranks, const Chunking& chunking) {
   const int element = target.element_bytes;
   const uint64_t width = shape.heads * shape.head_dim;
   const uint64_t factors = ranks.query + ranks.key + ranks.value;
@@ -94,7 +94,7 @@ LaneLayout AttentionLane(const ModelShape& shape, const PlanTarget& target,
 // A dense second matrix reads the intermediate while it writes the update, so
 // the update takes the place of the factors.
 LaneLayout FeedForwardLane(const ModelShape& shape, const PlanTarget& target,
-                           const LayerRanks& ranks, const Chunking& chunking) {
+                           const LayerShape& ranks, const Chunking& chunking) {
   const int element = target.element_bytes;
   LaneBuilder lane(chunking.rows);
   if (chunking.whole) return lane.Finish();

@@ -105,7 +105,7 @@ void PlanBuilder::AddEmbed() {
 }
 
 void PlanBuilder::AddAttention(int layer, const Chunking& chunking) {
-  const LayerRanks& ranks = shape_.layers[layer];
+  const LayerShape& ranks = shape_.layers[layer];
   const LaneLayout lane = AttentionLane(shape_, target_, ranks, chunking);
   plan_.steps.push_back(
       {.kind = StepKind::kAttention,
@@ -124,7 +124,7 @@ void PlanBuilder::AddAttention(int layer, const Chunking& chunking) {
 }
 
 void PlanBuilder::AddFeedForward(int layer, const Chunking& chunking) {
-  const LayerRanks& ranks = shape_.layers[layer];
+  const LayerShape& ranks = shape_.layers[layer];
   const LaneLayout lane = FeedForwardLane(shape_, target_, ranks, chunking);
   plan_.steps.push_back({.kind = StepKind::kFeedForward,
                          .way = WayOf(chunking, {ranks.ffn_in, ranks.ffn_out}),

@@ -286,7 +286,7 @@ Plan Planner::MakePlanWith(const BatchShape& shape, const Chunking& attention,
     second.update &= second.rows <= target_.update_rows;
     first.chained = second.chained = false;
     if (second.rows_at_ends > 0) {
-      const LayerRanks& ranks = shape_.layers[layer];
+      const LayerShape& ranks = shape_.layers[layer];
       const bool can = !second.whole && !second.fused && ranks.ffn_in > 0 &&
                        ranks.ffn_out > 0;
       second.rows_at_ends = can ? bucket.tokens : 0;

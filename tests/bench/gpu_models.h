@@ -11,20 +11,20 @@
 namespace svdserve {
 
 // `model` is one of the file, `ranks` one of its ranks.
-inline LayerRanks RanksOf(const nlohmann::ordered_json& ranks) {
+inline LayerShape RanksOf(const nlohmann::ordered_json& ranks) {
   const int qkv = ranks.at("qkv");
   const int ffn = ranks.at("ffn");
   return {qkv, qkv, qkv, ranks.at("out"), ffn, ffn};
 }
 
 inline RandomModelOptions SizesOf(const nlohmann::ordered_json& model,
-                                  const LayerRanks& ranks) {
+                                  const LayerShape& ranks) {
   const int heads = model.at("heads");
   return {.heads = heads,
           .head_dim = model.at("hidden").get<int>() / heads,
           .intermediate = model.at("intermediate"),
           .max_tokens = 2048,
-          .layers = std::vector<LayerRanks>(model.at("layers"), ranks)};
+          .layers = std::vector<LayerShape>(model.at("layers"), ranks)};
 }
 
 }  // namespace svdserve

@@ -29,7 +29,7 @@ int MostWholeRank(const ModelShape& shape) {
 
 bool IsRank(int rank, int most) { return rank > 0 && rank <= most; }
 
-int AttentionMaxTokens(const ModelShape& shape, const LayerRanks& ranks) {
+int AttentionMaxTokens(const ModelShape& shape, const LayerShape& ranks) {
   if (std::min({ranks.query, ranks.key, ranks.value}) == 0) return 0;
   const auto* limit = std::ranges::find(kAttentionLimits, shape.head_dim,
                                         &AttentionLimit::head_dim);
@@ -45,7 +45,7 @@ int WeightBytes(int in, int out) {
 }
 int RowBytes(int columns) { return CeilDiv(columns, 64) * 8 * 272; }
 
-int ChainRows(const ModelShape& shape, const LayerRanks& ranks) {
+int ChainRows(const ModelShape& shape, const LayerShape& ranks) {
   const int hidden = shape.hidden;
   const int rank = ranks.attention_output;
   const bool has_width = hidden == 384 || hidden == 768 || hidden == 1024;
@@ -68,7 +68,7 @@ PlanTarget HopperTarget(const ModelShape& shape) {
                        .device = Device::kCuda,
                        .sm = 90,
                        .multiprocessors = 132};
-  for (const LayerRanks& ranks : shape.layers) {
+  for (const LayerShape& ranks : shape.layers) {
     target.fusion.push_back(
         {.attention_max_tokens = AttentionMaxTokens(shape, ranks),
          .feed_forward = IsRank(ranks.ffn_in, kMostInRank) &&

@@ -20,18 +20,18 @@ namespace {
 
 struct Column {
   const char* name;
-  int LayerRanks::*rank;
+  int LayerShape::*rank;
   Linear EncoderLayer::*linear;
 };
 
 constexpr std::array<Column, 6> kColumns = {{
-    {"query", &LayerRanks::query, &EncoderLayer::query},
-    {"key", &LayerRanks::key, &EncoderLayer::key},
-    {"value", &LayerRanks::value, &EncoderLayer::value},
-    {"attention_output", &LayerRanks::attention_output,
+    {"query", &LayerShape::query, &EncoderLayer::query},
+    {"key", &LayerShape::key, &EncoderLayer::key},
+    {"value", &LayerShape::value, &EncoderLayer::value},
+    {"attention_output", &LayerShape::attention_output,
      &EncoderLayer::attention_output},
-    {"ffn_in", &LayerRanks::ffn_in, &EncoderLayer::ffn_in},
-    {"ffn_out", &LayerRanks::ffn_out, &EncoderLayer::ffn_out},
+    {"ffn_in", &LayerShape::ffn_in, &EncoderLayer::ffn_in},
+    {"ffn_out", &LayerShape::ffn_out, &EncoderLayer::ffn_out},
 }};
 
 const char* PoolingName(Pooling pooling) {
@@ -241,7 +241,7 @@ std::string Inspection::ToJson() const {
       {"dense_equivalent_weight_bytes", dense_equivalent_bytes},
       {"matrix_parameters", matrix_parameters},
       {"dense_matrix_parameters", dense_matrix_parameters}};
-  for (const LayerRanks& layer : shape.layers) {
+  for (const LayerShape& layer : shape.layers) {
     nlohmann::ordered_json ranks;
     for (const Column& column : kColumns) {
       ranks[column.name] = layer.*column.rank;

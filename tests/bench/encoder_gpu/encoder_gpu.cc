@@ -145,7 +145,7 @@ void AddPlanned(const Options& options, const ModelShape& model,
 std::vector<Case> MakeCases(const Options& options, const ModelShape& model,
                             const PlanTarget& target) {
   const Planner planner(model, target, options.arena_bytes);
-  const bool dense = model.layers[0] == LayerRanks{};
+  const bool dense = model.layers[0] == LayerShape{};
   std::vector<Case> cases;
   for (const std::string& name : options.shapes) {
     const InputShape shape = ParseShape(name);
@@ -299,7 +299,7 @@ std::vector<Case> MakeFastCases(const Options& options, const ModelShape& model,
 }
 
 void MeasureModel(const std::string& name, const std::string& ranks_name,
-                  const ordered_json& sizes, const LayerRanks& ranks,
+                  const ordered_json& sizes, const LayerShape& ranks,
                   const Options& options, ordered_json* rows) {
   const std::string full_name = name + " " + ranks_name;
   if (!options.only.empty() &&

@@ -53,7 +53,7 @@ struct RandomModelOptions {
   int head_dim = 32;
   int intermediate = 200;
   int max_tokens = 64;
-  std::vector<LayerRanks> layers = {{24, 24, 24, 24, 40, 40}, {}};
+  std::vector<LayerShape> layers = {{24, 24, 24, 24, 40, 40}, {}};
   std::vector<int> head_widths = {};
 };
 
@@ -77,7 +77,7 @@ inline Model RandomModel(const RandomModelOptions& options, uint32_t seed = 1) {
       .position = RandomTensor(random, {shape.max_positions, d}, 1),
       .token_type = RandomTensor(random, {2, d}, 1),
       .norm = RandomNorm(random, d)};
-  for (const LayerRanks& ranks : shape.layers) {
+  for (const LayerShape& ranks : shape.layers) {
     model.layers.push_back(
         {.query = RandomLinear(random, d, d, ranks.query),
          .key = RandomLinear(random, d, d, ranks.key),
@@ -98,7 +98,7 @@ inline Model RandomModel(const RandomModelOptions& options, uint32_t seed = 1) {
 }
 
 // Factored, dense and mixed layers.
-inline std::vector<LayerRanks> VariedLayers() {
+inline std::vector<LayerShape> VariedLayers() {
   return {{24, 24, 24, 24, 40, 40},
           {},
           {17, 0, 33, 0, 31, 0},

@@ -23,6 +23,12 @@ class DamageTest : public testing::Test {
   void SetUp() override {
     TinyCheckpoint tiny;
     tiny.Factor(TinyCheckpoint::kFfnIn, {16, 5}, {5, 24});
+    // A head of other widths, too.
+    const std::string attention = "encoder.layer.0.attention.";
+    tiny.Add(attention + "self.value.weight", {32, 16});
+    tiny.Add(attention + "self.value.bias", {32});
+    tiny.Add(attention + "output.dense.weight", {16, 32});
+    tiny.metadata["svdserve.format"] = "2";
     directory_ = tiny.Write();
     ASSERT_TRUE(LoadModel(directory_).ok());
   }

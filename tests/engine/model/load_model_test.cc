@@ -9,7 +9,7 @@
 #include "engine/model/model.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/engine/model/tiny_checkpoint.h"
+#include "tests/engine/model/tiny_test.h"
 
 namespace svdserve {
 namespace {
@@ -25,36 +25,6 @@ Model LoadGolden(const std::string& name) {
   EXPECT_TRUE(model.ok()) << model.status();
   return model.ok() ? *std::move(model) : Model();
 }
-
-class TinyTest : public testing::Test {
- protected:
-  Model Load() {
-    absl::StatusOr<Model> model = LoadModel(tiny_.Write());
-    EXPECT_TRUE(model.ok()) << model.status();
-    return model.ok() ? *std::move(model) : Model();
-  }
-  absl::Status Status() { return LoadModel(tiny_.Write()).status(); }
-  // The message of an INVALID_ARGUMENT that names the weight file and `tensor`.
-  std::string Refused(const std::string& tensor) {
-    const std::string directory = tiny_.Write();
-    const absl::Status status = LoadModel(directory).status();
-    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
-    EXPECT_THAT(std::string(status.message()),
-                AllOf(HasSubstr(directory + "/model.safetensors"),
-                      HasSubstr("tensor \"" + tensor + "\"")));
-    return std::string(status.message());
-  }
-  void Rename(const std::string& from, const std::string& to) {
-    auto node = tiny_.tensors.extract(from);
-    ASSERT_FALSE(node.empty()) << from;
-    node.key() = to;
-    tiny_.tensors.insert(std::move(node));
-  }
-
-  TinyCheckpoint tiny_;
-  const std::string query_ = TinyCheckpoint::kQuery;
-  const std::string ffn_in_ = TinyCheckpoint::kFfnIn;
-};
 
 TEST(LoadModel, ReadsASentenceModel) {
   const Model model = LoadGolden("mean_normalize");
@@ -77,7 +47,7 @@ TEST(LoadModel, ReadsASentenceModel) {
   EXPECT_EQ(model.shape.max_positions, 80);
   EXPECT_EQ(model.shape.type_vocab, 2);
   EXPECT_EQ(model.shape.max_tokens, 64);
-  EXPECT_THAT(model.shape.layers, ElementsAre(LayerRanks(), LayerRanks()));
+  EXPECT_THAT(model.shape.layers, ElementsAre(LayerShape(), LayerShape()));
   EXPECT_EQ(model.shape.output_width(), 64);
 }
 
@@ -108,12 +78,12 @@ TEST(LoadModel, ReadsAClassifier) {
 TEST(LoadModel, ReadsRanksMatrixByMatrix) {
   const Model model = LoadGolden("mixed_bf16");
   EXPECT_THAT(model.shape.layers,
-              ElementsAre(LayerRanks{.query = 16,
+              ElementsAre(LayerShape{.query = 16,
                                      .key = 16,
                                      .value = 16,
                                      .attention_output = 16,
                                      .ffn_in = 19},
-                          LayerRanks{.key = 8, .ffn_out = 21}));
+                          LayerShape{.key = 8, .ffn_out = 21}));
   const Linear& ffn = model.layers[0].ffn_in;
   EXPECT_THAT(ffn.u.shape(), ElementsAre(64, 19));
   EXPECT_THAT(ffn.v.shape(), ElementsAre(19, 96));
@@ -215,7 +185,7 @@ TEST_F(TinyTest, ReadsFactors) {
   tiny_.Factor(ffn_in_, {16, 5}, {5, 24});
   const Model model = Load();
   EXPECT_EQ(model.layers[0].ffn_in.rank, 5);
-  EXPECT_THAT(model.shape.layers, ElementsAre(LayerRanks{.ffn_in = 5}));
+  EXPECT_THAT(model.shape.layers, ElementsAre(LayerShape{.ffn_in = 5}));
 }
 
 TEST_F(TinyTest, RefusesFactorsThatDoNotFit) {
@@ -247,7 +217,7 @@ TEST_F(TinyTest, FactorsNeedTheFormatsVersion) {
   tiny_.Factor(ffn_in_, {16, 5}, {5, 24});
   tiny_.metadata.clear();
   EXPECT_THAT(Refused(ffn_in_ + ".U"), HasSubstr("lacks svdserve.format"));
-  tiny_.metadata["svdserve.format"] = "2";
+  tiny_.metadata["svdserve.format"] = "3";
   EXPECT_EQ(Status().code(), absl::StatusCode::kUnimplemented);
 }
 

@@ -23,36 +23,37 @@ RawTensor SomeWeights(const std::vector<int64_t>& shape) {
   return ToRawTensor(Tensor::FromF32(shape, values));
 }
 
-TinyCheckpoint::TinyCheckpoint()
+TinyCheckpoint::TinyCheckpoint(int heads)
     : config({{"architectures", {"BertModel"}},
               {"hidden_act", "gelu"},
-              {"hidden_size", 16},
+              {"hidden_size", 16 * heads},
               {"intermediate_size", 24},
               {"layer_norm_eps", 1e-12},
               {"max_position_embeddings", 4},
               {"model_type", "bert"},
-              {"num_attention_heads", 1},
+              {"num_attention_heads", heads},
               {"num_hidden_layers", 1},
               {"type_vocab_size", 2},
               {"vocab_size", 8}}) {
+  const int hidden = 16 * heads;
   const std::string layer = "encoder.layer.0.";
-  Add("embeddings.word_embeddings.weight", {8, 16});
-  Add("embeddings.position_embeddings.weight", {4, 16});
-  Add("embeddings.token_type_embeddings.weight", {2, 16});
+  Add("embeddings.word_embeddings.weight", {8, hidden});
+  Add("embeddings.position_embeddings.weight", {4, hidden});
+  Add("embeddings.token_type_embeddings.weight", {2, hidden});
   for (const char* name : {"attention.self.query", "attention.self.key",
                            "attention.self.value", "attention.output.dense"}) {
-    Add(absl::StrCat(layer, name, ".weight"), {16, 16});
-    Add(absl::StrCat(layer, name, ".bias"), {16});
+    Add(absl::StrCat(layer, name, ".weight"), {hidden, hidden});
+    Add(absl::StrCat(layer, name, ".bias"), {hidden});
   }
-  Add(layer + "intermediate.dense.weight", {24, 16});
+  Add(layer + "intermediate.dense.weight", {24, hidden});
   Add(layer + "intermediate.dense.bias", {24});
-  Add(layer + "output.dense.weight", {16, 24});
-  Add(layer + "output.dense.bias", {16});
+  Add(layer + "output.dense.weight", {hidden, 24});
+  Add(layer + "output.dense.bias", {hidden});
   for (const char* norm :
        {"embeddings.LayerNorm", "encoder.layer.0.attention.output.LayerNorm",
         "encoder.layer.0.output.LayerNorm"}) {
-    Add(absl::StrCat(norm, ".weight"), {16});
-    Add(absl::StrCat(norm, ".bias"), {16});
+    Add(absl::StrCat(norm, ".weight"), {hidden});
+    Add(absl::StrCat(norm, ".bias"), {hidden});
   }
 }
 

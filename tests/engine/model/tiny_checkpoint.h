@@ -1,5 +1,5 @@
 // A model of a few kilobytes that tests write, bend and load: one layer, one
-// head of width 16.
+// head of width 16, or more.
 //
 //   TinyCheckpoint tiny;
 //   tiny.tensors.erase("encoder.layer.0.output.dense.bias");
@@ -24,7 +24,7 @@ struct TinyCheckpoint {
   static constexpr char kQuery[] = "encoder.layer.0.attention.self.query";
   static constexpr char kFfnIn[] = "encoder.layer.0.intermediate.dense";
 
-  TinyCheckpoint();
+  explicit TinyCheckpoint(int heads = 1);
 
   // Into a new directory under testing::TempDir(); returns it.
   std::string Write() const;

@@ -182,7 +182,7 @@ TEST(CudaPlannerTest, FusedWaysOnlyWhereTheKernelsTakeTheLayer) {
     for (const Step& step : plan->steps) {
       if (step.way == Way::kFactoredWhole) {
         ++whole;
-        const LayerRanks& ranks = c.shape.layers[step.layer];
+        const LayerShape& ranks = c.shape.layers[step.layer];
         EXPECT_EQ(step.kind, StepKind::kFeedForward);
         EXPECT_TRUE(c.target.fusion.at(step.layer).feed_forward_whole);
         EXPECT_GT(std::min(ranks.ffn_in, ranks.ffn_out), 0);
@@ -191,7 +191,7 @@ TEST(CudaPlannerTest, FusedWaysOnlyWhereTheKernelsTakeTheLayer) {
       if (step.way != Way::kFactoredFused) continue;
       ++fused;
       const LayerFusion fusion = c.target.fusion.at(step.layer);
-      const LayerRanks& ranks = c.shape.layers[step.layer];
+      const LayerShape& ranks = c.shape.layers[step.layer];
       if (step.kind == StepKind::kAttention) {
         EXPECT_LE(plan->shape.max_tokens, fusion.attention_max_tokens);
         EXPECT_GT(std::min({ranks.query, ranks.key, ranks.value}), 0);
@@ -333,7 +333,7 @@ TEST(CudaPlannerTest, GivenChunksAreTakenWhereTheKernelsCan) {
 TEST(CudaPlannerTest, WaysAreNamedByTheMatrices) {
   const Chunking attention = {.rows = 512, .heads = 4};
   const Chunking feed_forward = {.rows = 512};
-  const auto plan = [&](LayerRanks ranks) {
+  const auto plan = [&](LayerShape ranks) {
     const ModelShape shape = BertBase(ranks);
     return Planner(shape, Hopper(shape), 0)
         .MakePlanWith(Uniform(4, 128), attention, feed_forward);

@@ -9,7 +9,7 @@
 
 namespace svdserve {
 
-inline ModelShape Encoder(int hidden, int heads, int layers, LayerRanks ranks) {
+inline ModelShape Encoder(int hidden, int heads, int layers, LayerShape ranks) {
   ModelShape shape;
   shape.hidden = hidden;
   shape.heads = heads;
@@ -22,10 +22,10 @@ inline ModelShape Encoder(int hidden, int heads, int layers, LayerRanks ranks) {
   return shape;
 }
 
-inline ModelShape BertBase(LayerRanks ranks) {
+inline ModelShape BertBase(LayerShape ranks) {
   return Encoder(768, 12, 12, ranks);
 }
-inline LayerRanks BertBaseHalf() { return {192, 192, 192, 192, 320, 320}; }
+inline LayerShape BertBaseHalf() { return {192, 192, 192, 192, 320, 320}; }
 
 // A Hopper GPU whose fused kernels take all layers of `shape`.
 inline PlanTarget Hopper(const ModelShape& shape) {
@@ -50,7 +50,7 @@ inline PlanTarget RandomGpu(std::mt19937& random, const ModelShape& shape) {
                        .multiprocessors = Pick(random, 1, 144),
                        .update_rows = Pick(random, 0, 2) * 256};
   if (Pick(random, 0, 4) == 0) return target;
-  for (const LayerRanks& ranks : shape.layers) {
+  for (const LayerShape& ranks : shape.layers) {
     const bool chains = ranks.attention_output > 0 && ranks.ffn_in > 0;
     target.fusion.push_back(
         {.attention_max_tokens = Pick(random, 0, 3) * Pick(random, 0, 300),

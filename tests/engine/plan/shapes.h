@@ -12,7 +12,7 @@
 namespace svdserve {
 
 // all-MiniLM-L6-v2; every layer with these ranks.
-inline ModelShape MiniLm(LayerRanks ranks) {
+inline ModelShape MiniLm(LayerShape ranks) {
   ModelShape shape;
   shape.hidden = 384;
   shape.heads = 12;
@@ -25,7 +25,7 @@ inline ModelShape MiniLm(LayerRanks ranks) {
   return shape;
 }
 
-inline LayerRanks HalfRanks() { return {96, 96, 96, 96, 160, 160}; }
+inline LayerShape HalfRanks() { return {96, 96, 96, 96, 160, 160}; }
 
 inline int Pick(std::mt19937& random, int low, int high) {
   return std::uniform_int_distribution<int>(low, high)(random);
