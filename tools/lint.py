@@ -42,6 +42,9 @@ DIRECTIONS = [
     ("engine/", r"engine/|kernels/", SERVING),
     ("server/config", r"server/|engine/", r"grpc.*|prometheus/.*"),
     ("server/", r"server/|engine/|" + GENERATED, r"yaml-cpp/.*"),
+    ("tools/forward/", r"tools/forward/|engine/(text|model)/|kernels/",
+     SERVING),
+    ("tools/compress/", r"tools/|engine/|kernels/team\.h", SERVING),
     ("tools/", r"tools/|engine/|" + GENERATED, r"yaml-cpp/.*|prometheus/.*"),
 ]
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
