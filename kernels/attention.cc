@@ -29,18 +29,18 @@ constexpr int kMaxHeadDim = 128;
 
 // Where the parts of a call's scratch begin, in floats.
 struct ScratchLayout {
-  explicit ScratchLayout(int head_dim)
+  ScratchLayout(int qk_dim, int v_dim)
       : q(0),
-        o(q + kQueryBlock * head_dim),
-        scores(o + kQueryBlock * head_dim),
+        o(q + kQueryBlock * qk_dim),
+        scores(o + kQueryBlock * v_dim),
         keys(scores + kQueryBlock * kKeyBlock),
-        values(keys + kKeyBlock * head_dim),
-        total(values + kKeyBlock * head_dim) {}
-  size_t q;       // [head_dim, kQueryBlock], scaled
-  size_t o;       // [head_dim, kQueryBlock], not yet divided by the sum
+        values(keys + kKeyBlock * qk_dim),
+        total(values + kKeyBlock * v_dim) {}
+  size_t q;       // [qk_dim, kQueryBlock], scaled
+  size_t o;       // [v_dim, kQueryBlock], not yet divided by the sum
   size_t scores;  // [kKeyBlock, kQueryBlock], then their exponentials
-  size_t keys;    // [kKeyBlock, head_dim], widened; bf16 only
-  size_t values;  // [kKeyBlock, head_dim], widened; bf16 only
+  size_t keys;    // [kKeyBlock, qk_dim], widened; bf16 only
+  size_t values;  // [kKeyBlock, v_dim], widened; bf16 only
   size_t total;
 };
 
@@ -118,7 +118,7 @@ struct Softmax {
 
 // Turns scores (of base 2) into exponentials relative to the running maximum,
 // and rescales what was summed before.
-HWY_INLINE void UpdateSoftmax(int keys, int queries, int head_dim,
+HWY_INLINE void UpdateSoftmax(int keys, int queries, int v_dim,
                               float* HWY_RESTRICT scores, float* HWY_RESTRICT o,
                               Softmax* softmax) {
   const F32 d;
@@ -140,7 +140,7 @@ HWY_INLINE void UpdateSoftmax(int keys, int queries, int head_dim,
     sum = hn::MulAdd(hn::Load(d, softmax->sum + q), shrink, sum);
     hn::Store(sum, d, softmax->sum + q);
     hn::Store(maximum, d, softmax->maximum + q);
-    for (int i = 0; i < head_dim; ++i) {
+    for (int i = 0; i < v_dim; ++i) {
       float* part = o + i * kQueryBlock + q;
       hn::Store(hn::Mul(hn::Load(d, part), shrink), d, part);
     }
@@ -178,10 +178,10 @@ HWY_INLINE int LanesOf(int queries) {
   return (queries + lanes - 1) / lanes * lanes;
 }
 
-// q [queries, head_dim] -> to [head_dim, kQueryBlock], scaled. Lanes past
+// q [queries, qk_dim] -> to [qk_dim, kQueryBlock], scaled. Lanes past
 // `queries` repeat the last one; their results are dropped.
 template <typename T>
-void TransposeQueries(const T* q, int64_t stride, int queries, int head_dim,
+void TransposeQueries(const T* q, int64_t stride, int queries, int qk_dim,
                       float scale, float* to) {
   const FSquare d;
   const VSquare factor = hn::Set(d, scale);
@@ -190,7 +190,7 @@ void TransposeQueries(const T* q, int64_t stride, int queries, int head_dim,
     for (int n = 0; n < kSquare; ++n) {
       rows[n] = q + std::min(i + n, queries - 1) * stride;
     }
-    for (int j = 0; j < head_dim; j += kSquare) {
+    for (int j = 0; j < qk_dim; j += kSquare) {
       VSquare v[kSquare];
       for (int n = 0; n < kSquare; ++n) {
         v[n] = hn::Mul(LoadAsFloat(d, rows[n] + j), factor);
@@ -203,16 +203,16 @@ void TransposeQueries(const T* q, int64_t stride, int queries, int head_dim,
   }
 }
 
-// o [head_dim, kQueryBlock] -> out [queries, head_dim], divided by the sums.
+// o [v_dim, kQueryBlock] -> out [queries, v_dim], divided by the sums.
 template <typename T>
-void StoreOutput(const float* o, const Softmax& softmax, int queries,
-                 int head_dim, T* out, int64_t stride) {
+void StoreOutput(const float* o, const Softmax& softmax, int queries, int v_dim,
+                 T* out, int64_t stride) {
   const FSquare d;
   for (int i = 0; i < queries; i += kSquare) {
     const int rows = std::min(kSquare, queries - i);
     const VSquare inverse =
         hn::Div(hn::Set(d, 1.0f), hn::Load(d, softmax.sum + i));
-    for (int j = 0; j < head_dim; j += kSquare) {
+    for (int j = 0; j < v_dim; j += kSquare) {
       VSquare v[kSquare];
       for (int n = 0; n < kSquare; ++n) {
         v[n] = hn::Mul(hn::Load(d, o + (j + n) * kQueryBlock + i), inverse);
@@ -235,47 +235,44 @@ HWY_INLINE FloatRows Widen(const float* from, int64_t stride, int, int,
   return {from, stride};
 }
 HWY_INLINE FloatRows Widen(const uint16_t* from, int64_t stride, int rows,
-                           int head_dim, float* space) {
+                           int dim, float* space) {
   const F32 d;
   const int lanes = static_cast<int>(hn::Lanes(d));
   for (int i = 0; i < rows; ++i) {
-    for (int j = 0; j < head_dim; j += lanes) {
-      hn::Store(LoadAsFloat(d, from + i * stride + j), d,
-                space + i * head_dim + j);
+    for (int j = 0; j < dim; j += lanes) {
+      hn::Store(LoadAsFloat(d, from + i * stride + j), d, space + i * dim + j);
     }
   }
-  return {space, head_dim};
+  return {space, dim};
 }
 
 template <typename T>
 void AttendBlock(const AttentionParams& p, int first, int queries,
                  float* scratch) {
-  const ScratchLayout layout(p.head_dim);
+  const ScratchLayout layout(p.qk_dim, p.v_dim);
   float* q = scratch + layout.q;
   float* o = scratch + layout.o;
   float* scores = scratch + layout.scores;
   constexpr float kLog2E = 1.44269504f;
   TransposeQueries(static_cast<const T*>(p.q) + first * p.q_stride, p.q_stride,
-                   queries, p.head_dim, p.scale * kLog2E, q);
+                   queries, p.qk_dim, p.scale * kLog2E, q);
   Softmax softmax;
   std::fill_n(softmax.maximum, kQueryBlock, -3.0e38f);
   std::fill_n(softmax.sum, kQueryBlock, 0.0f);
-  std::fill_n(o, kQueryBlock * p.head_dim, 0.0f);
+  std::fill_n(o, kQueryBlock * p.v_dim, 0.0f);
   for (int key = 0; key < p.keys; key += kKeyBlock) {
     const int keys = std::min(kKeyBlock, p.keys - key);
     const FloatRows k =
         Widen(static_cast<const T*>(p.k) + key * p.k_stride, p.k_stride, keys,
-              p.head_dim, scratch + layout.keys);
-    Multiply<8, false>(k.rows, k.stride, 1, keys, p.head_dim, queries, q,
-                       scores);
-    UpdateSoftmax(keys, queries, p.head_dim, scores, o, &softmax);
+              p.qk_dim, scratch + layout.keys);
+    Multiply<8, false>(k.rows, k.stride, 1, keys, p.qk_dim, queries, q, scores);
+    UpdateSoftmax(keys, queries, p.v_dim, scores, o, &softmax);
     const FloatRows v =
         Widen(static_cast<const T*>(p.v) + key * p.v_stride, p.v_stride, keys,
-              p.head_dim, scratch + layout.values);
-    Multiply<8, true>(v.rows, 1, v.stride, p.head_dim, keys, queries, scores,
-                      o);
+              p.v_dim, scratch + layout.values);
+    Multiply<8, true>(v.rows, 1, v.stride, p.v_dim, keys, queries, scores, o);
   }
-  StoreOutput(o, softmax, queries, p.head_dim,
+  StoreOutput(o, softmax, queries, p.v_dim,
               static_cast<T*>(p.out) + first * p.out_stride, p.out_stride);
 }
 
@@ -298,8 +295,16 @@ namespace svdserve::kernels {
 
 HWY_EXPORT(AttentionImpl);
 
-size_t AttentionScratchBytes(int head_dim) {
-  return ScratchLayout(head_dim).total * sizeof(float);
+namespace {
+
+bool IsHeadDim(int dim) {
+  return dim >= 16 && dim <= kMaxHeadDim && dim % 16 == 0;
+}
+
+}  // namespace
+
+size_t AttentionScratchBytes(int qk_dim, int v_dim) {
+  return ScratchLayout(qk_dim, v_dim).total * sizeof(float);
 }
 
 KernelStatus Attention(const AttentionParams& params, void* scratch) {
@@ -308,8 +313,7 @@ KernelStatus Attention(const AttentionParams& params, void* scratch) {
       scratch == nullptr) {
     return KernelStatus::kInvalidArgument;
   }
-  if (params.head_dim < 16 || params.head_dim > kMaxHeadDim ||
-      params.head_dim % 16 != 0) {
+  if (!IsHeadDim(params.qk_dim) || !IsHeadDim(params.v_dim)) {
     return KernelStatus::kUnsupported;
   }
   HWY_DYNAMIC_DISPATCH(AttentionImpl)(params, static_cast<float*>(scratch));

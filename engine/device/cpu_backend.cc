@@ -57,11 +57,6 @@ absl::StatusOr<std::unique_ptr<CpuBackend>> CpuBackend::Create(
     return absl::InvalidArgumentError(
         "float16 is for GPUs; a CPU computes in float32 or bfloat16");
   }
-  if (!model.shape.HasUsualHeads()) {
-    return absl::UnimplementedError(
-        "heads whose width is not hidden_size / num_attention_heads are not "
-        "run yet");
-  }
   const int threads = options.threads > 0 ? options.threads : UsableCpus();
   absl::StatusOr<CpuWeights> weights =
       PackForCpu(model, options.compute, threads);

@@ -35,6 +35,14 @@ struct CpuEncoder::Chunk {
   std::byte* x = nullptr;  // [rows, hidden] in the residual stream
 };
 
+// Q, K or V of a group of heads, in panels of heads, each [rows, columns].
+struct CpuEncoder::HeadPanels {
+  std::byte* first = nullptr;
+  int head_dim = 0;
+  int columns = 0;    // of a panel
+  int64_t bytes = 0;  // of a panel
+};
+
 // Buffers of the chunk in work, and who works on it: one worker, or all.
 class CpuEncoder::Lane {
  public:
@@ -67,8 +75,8 @@ class CpuEncoder::Lane {
   }
 
   std::byte* factors = nullptr;  // [rows, ranks]
-  std::byte* qkv = nullptr;      // [3, panels of heads, rows, panel]
-  std::byte* context = nullptr;  // [rows, heads * head_dim]
+  std::byte* qkv = nullptr;      // HeadPanels of Q, K and V
+  std::byte* context = nullptr;  // [rows, heads * value_dim]
   std::byte* narrow = nullptr;   // [rows, rank]
   std::byte* inner = nullptr;    // [rows, intermediate]
   std::byte* update = nullptr;   // [rows, hidden], fp32
@@ -203,11 +211,11 @@ void CpuEncoder::Attention(const Lane& lane, const CpuLayer& layer,
   if (layer.qkv_factors) {
     Apply(lane, layer.qkv_factors, chunk.rows, chunk.x, lane.factors);
   }
-  // context = softmax(Q·Kᵀ / √d)·V, a few heads at a time
+  // context = softmax(Q·Kᵀ / √head_dim)·V, a few heads at a time
   for (int head = 0; head < shape_.heads; head += heads_per_group) {
     const int heads = std::min(heads_per_group, shape_.heads - head);
     ProjectHeads(lane, layer, chunk, head, heads);
-    AttendHeads(lane, chunk, head, heads);
+    AttendHeads(lane, layer, chunk, head, heads);
   }
   // x = LayerNorm(x + context·W_o)
   const CpuLinear& output = layer.attention_output;
@@ -220,33 +228,49 @@ void CpuEncoder::Attention(const Lane& lane, const CpuLayer& layer,
   AddAndNormalize(lane, layer.attention_norm, chunk);
 }
 
+// Those of Q (projection 0), K (1) and V (2) lie one after the other.
+CpuEncoder::HeadPanels CpuEncoder::PanelsOf(const Lane& lane,
+                                            const CpuLayer& layer,
+                                            const Chunk& chunk, int heads,
+                                            int projection) const {
+  const int64_t column_bytes =
+      int64_t{1} * chunk.rows * kernels::BytesOf(weights_.type);
+  const int query_dim = layer.projections[0].head_dim;
+  const int head_dim = layer.projections[projection].head_dim;
+  const int columns = weights_.heads_per_panel * head_dim;
+  return {.first = lane.qkv + projection * heads * query_dim * column_bytes,
+          .head_dim = head_dim,
+          .columns = columns,
+          .bytes = columns * column_bytes};
+}
+
 // Q, K and V of some heads, from the factors, or from x where they are dense.
 void CpuEncoder::ProjectHeads(const Lane& lane, const CpuLayer& layer,
                               const Chunk& chunk, int first_head, int heads) {
   const int element = kernels::BytesOf(weights_.type);
   const int panels = heads / weights_.heads_per_panel;
   const int first_panel = first_head / weights_.heads_per_panel;
-  const int panel = weights_.heads_per_panel * shape_.head_dim;
-  const int64_t block = int64_t{1} * chunk.rows * panel * element;
   lane.For(3 * panels, [&](int worker, int index) {
     const CpuProjection& projection = layer.projections[index / panels];
+    const HeadPanels to = PanelsOf(lane, layer, chunk, heads, index / panels);
+    const int panel = index % panels;
     const std::byte* x = projection.factored
                              ? lane.factors + projection.factor_column * element
                              : chunk.x;
-    Note(projection.matrix.matmul->Run(worker, first_panel + index % panels,
-                                       chunk.rows, x, lane.qkv + index * block,
-                                       panel, Scratch(worker)));
+    Note(projection.matrix.matmul->Run(worker, first_panel + panel, chunk.rows,
+                                       x, to.first + panel * to.bytes,
+                                       to.columns, Scratch(worker)));
   });
 }
 
-void CpuEncoder::AttendHeads(const Lane& lane, const Chunk& chunk,
-                             int first_head, int heads) {
+void CpuEncoder::AttendHeads(const Lane& lane, const CpuLayer& layer,
+                             const Chunk& chunk, int first_head, int heads) {
   const int element = kernels::BytesOf(weights_.type);
   const int per_panel = weights_.heads_per_panel;
-  const int panel = per_panel * shape_.head_dim;
-  const int64_t block = int64_t{1} * chunk.rows * panel * element;
-  const int64_t part = heads / per_panel * block;  // from Q to K, from K to V
-  const int width = shape_.heads * shape_.head_dim;
+  const HeadPanels q = PanelsOf(lane, layer, chunk, heads, 0);
+  const HeadPanels k = PanelsOf(lane, layer, chunk, heads, 1);
+  const HeadPanels v = PanelsOf(lane, layer, chunk, heads, 2);
+  const int width = shape_.heads * v.head_dim;
   const int sequences = chunk.last_sequence - chunk.first_sequence;
   // Few heads for many workers: cut the queries too.
   const bool cut = sequences * heads < 2 * lane.workers();
@@ -261,25 +285,29 @@ void CpuEncoder::AttendHeads(const Lane& lane, const Chunk& chunk,
     const int query = piece * kSharedQueries;
     if (query >= length) return;
     const int queries = cut ? std::min(kSharedQueries, length - query) : length;
-    const std::byte* q =
-        lane.qkv + head / per_panel * block +
-        (int64_t{1} * first * panel + head % per_panel * shape_.head_dim) *
-            element;
     const int row = first + query;
+    // This head's columns.
+    const auto at = [&](const HeadPanels& panels, int of_row) {
+      return panels.first + head / per_panel * panels.bytes +
+             (int64_t{1} * of_row * panels.columns +
+              head % per_panel * panels.head_dim) *
+                 element;
+    };
     Note(kernels::Attention(
         {.queries = queries,
          .keys = length,
-         .head_dim = shape_.head_dim,
+         .qk_dim = q.head_dim,
+         .v_dim = v.head_dim,
          .type = weights_.type,
-         .q = q + int64_t{1} * query * panel * element,
-         .k = q + part,
-         .v = q + 2 * part,
-         .out = lane.context + (int64_t{1} * row * width +
-                                (first_head + head) * shape_.head_dim) *
-                                   element,
-         .q_stride = panel,
-         .k_stride = panel,
-         .v_stride = panel,
+         .q = at(q, row),
+         .k = at(k, first),
+         .v = at(v, first),
+         .out = lane.context +
+                (int64_t{1} * row * width + (first_head + head) * v.head_dim) *
+                    element,
+         .q_stride = q.columns,
+         .k_stride = k.columns,
+         .v_stride = v.columns,
          .out_stride = width,
          .scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim))},
         Scratch(worker)));

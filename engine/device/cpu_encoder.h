@@ -46,6 +46,7 @@ class CpuEncoder {
  private:
   class Lane;
   struct Chunk;
+  struct HeadPanels;
 
   void CopyIn(const Plan& plan, const Step& step, const PackedBatch& batch);
   void Embed(const Plan& plan, const Step& step);
@@ -56,10 +57,12 @@ class CpuEncoder {
   void AttentionStep(const Plan& plan, const Step& step);
   void Attention(const Lane& lane, const CpuLayer& layer, const Chunk& chunk,
                  int heads_per_group);
+  HeadPanels PanelsOf(const Lane& lane, const CpuLayer& layer,
+                      const Chunk& chunk, int heads, int projection) const;
   void ProjectHeads(const Lane& lane, const CpuLayer& layer, const Chunk& chunk,
                     int first_head, int heads);
-  void AttendHeads(const Lane& lane, const Chunk& chunk, int first_head,
-                   int heads);
+  void AttendHeads(const Lane& lane, const CpuLayer& layer, const Chunk& chunk,
+                   int first_head, int heads);
   bool TakeChunk(int rows, Chunk* chunk);
 
   void FeedForwardStep(const Plan& plan, const Step& step);

@@ -46,11 +46,16 @@ kernels::Activation HeadKernelActivation(HeadActivation activation) {
   return kernels::Activation::kNone;
 }
 
-// The largest divisor of `heads` whose columns fit into one panel.
+// The largest divisor of `heads` whose columns fit into one panel, in every
+// layer.
 int HeadsPerPanel(const ModelShape& shape) {
+  int widest = 0;
+  for (const LayerShape& layer : shape.layers) {
+    widest = std::max({widest, shape.query_dim(layer), shape.value_dim(layer)});
+  }
   int best = 1;
   for (int unit = 2; unit <= shape.heads; ++unit) {
-    if (shape.heads % unit == 0 && unit * shape.head_dim <= kProjectionPanel) {
+    if (shape.heads % unit == 0 && unit * widest <= kProjectionPanel) {
       best = unit;
     }
   }
@@ -88,8 +93,12 @@ class Packer {
         compute == ComputeType::kBF16 ? DataType::kBF16 : DataType::kF32;
     weights_.norm_eps = model.config.layer_norm_eps;
     weights_.heads_per_panel = HeadsPerPanel(model.shape);
-    weights_.scratch_bytes =
-        kernels::AttentionScratchBytes(model.shape.head_dim);
+    for (const LayerShape& layer : model.shape.layers) {
+      weights_.scratch_bytes = std::max<uint64_t>(
+          weights_.scratch_bytes,
+          kernels::AttentionScratchBytes(model.shape.query_dim(layer),
+                                         model.shape.value_dim(layer)));
+    }
   }
 
   absl::StatusOr<CpuWeights> Pack() && {
@@ -207,11 +216,12 @@ CpuProjection Packer::Projection(const Linear& linear, int factors,
   projection.factored = linear.rank > 0;
   projection.factor_column = *factor_column;
   *factor_column += linear.rank;
+  projection.head_dim = linear.out / model_.shape.heads;
   const std::vector<float> weight =
       (projection.factored ? linear.v : linear.weight).ToF32();
   const std::vector<float> bias =
       linear.bias.empty() ? std::vector<float>() : linear.bias.ToF32();
-  const int panel = weights_.heads_per_panel * model_.shape.head_dim;
+  const int panel = weights_.heads_per_panel * projection.head_dim;
   projection.matrix =
       Create({.in = projection.factored ? linear.rank : linear.in,
               .out = linear.out,

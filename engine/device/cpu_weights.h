@@ -35,6 +35,7 @@ struct CpuProjection {
   PackedMatrix matrix;  // from the joint factors, or from x if it is dense
   bool factored = false;
   int factor_column = 0;  // where its factors start in a row of the joint ones
+  int head_dim = 0;       // columns of a head: Q's and K's are the same
 };
 
 struct CpuNorm {

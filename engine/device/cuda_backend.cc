@@ -39,7 +39,6 @@ constexpr int kUpdateRows = 512;
 
 constexpr int kLeastSm = 80;
 constexpr int kMaxHidden = 1024;
-constexpr int kMaxHeadDim = 128;
 
 absl::Status CheckDevice(const CudaDevice& device) {
   if (device.limits.sm >= kLeastSm) return absl::OkStatus();
@@ -49,19 +48,22 @@ absl::Status CheckDevice(const CudaDevice& device) {
 }
 
 absl::Status CheckModel(const ModelShape& shape) {
-  if (!shape.HasUsualHeads()) {
-    return absl::UnimplementedError(
-        "heads whose width is not hidden_size / num_attention_heads are not "
-        "run yet");
+  if (shape.hidden % 32 != 0 || shape.hidden > kMaxHidden) {
+    return absl::UnimplementedError(absl::StrFormat(
+        "the CUDA kernels take hidden widths up to %d in steps of 32; the "
+        "model has %d",
+        kMaxHidden, shape.hidden));
   }
-  if (shape.hidden % 32 == 0 && shape.hidden <= kMaxHidden &&
-      shape.head_dim % 16 == 0 && shape.head_dim <= kMaxHeadDim) {
-    return absl::OkStatus();
+  for (const LayerShape& layer : shape.layers) {
+    for (const int dim : {shape.query_dim(layer), shape.value_dim(layer)}) {
+      if (dim % kHeadDimStep == 0 && dim <= kMaxHeadDim) continue;
+      return absl::UnimplementedError(absl::StrFormat(
+          "the CUDA kernels take heads up to %d in steps of %d; the model has "
+          "heads of %d",
+          kMaxHeadDim, kHeadDimStep, dim));
+    }
   }
-  return absl::UnimplementedError(absl::StrFormat(
-      "the CUDA kernels take hidden widths up to %d in steps of 32 and heads "
-      "up to %d in steps of 16; the model has %d and %d",
-      kMaxHidden, kMaxHeadDim, shape.hidden, shape.head_dim));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<cuda::Type> TypeOf(ComputeType compute) {
@@ -79,38 +81,41 @@ absl::StatusOr<cuda::Type> TypeOf(ComputeType compute) {
 }
 
 // Whether one kernel can end attention and make the feed-forward's factors.
-bool TakesChain(const ModelShape& shape, const LayerShape& ranks,
+bool TakesChain(const ModelShape& shape, const LayerShape& layer,
                 const cuda::DeviceLimits& limits) {
-  return ranks.attention_output > 0 && ranks.ffn_in > 0 &&
-         cuda::RowChainTakes({.in = shape.heads * shape.head_dim,
-                              .rank = ranks.attention_output,
+  return layer.attention_output > 0 && layer.ffn_in > 0 &&
+         cuda::RowChainTakes({.in = shape.heads * shape.value_dim(layer),
+                              .rank = layer.attention_output,
                               .hidden = shape.hidden,
-                              .out = ranks.ffn_in},
+                              .out = layer.ffn_in},
                              limits);
+}
+
+// The longest sequence that fused attention takes: of factored Q, K and V, all
+// as wide.
+int AttentionMaxTokens(const ModelShape& shape, const LayerShape& layer,
+                       const cuda::DeviceLimits& limits) {
+  const auto [least, most] = std::minmax({layer.query, layer.key, layer.value});
+  const int head_dim = shape.query_dim(layer);
+  if (least == 0 || head_dim != shape.value_dim(layer)) return 0;
+  return cuda::LowRankAttentionMaxTokens(head_dim, most, limits);
 }
 
 // What the fused kernels take of each layer.
 std::vector<LayerFusion> FusionOf(const ModelShape& shape,
                                   const cuda::DeviceLimits& limits) {
   std::vector<LayerFusion> fusion;
-  for (const LayerShape& ranks : shape.layers) {
-    LayerFusion layer;
-    const auto [least, most] =
-        std::minmax({ranks.query, ranks.key, ranks.value});
-    if (least > 0) {
-      layer.attention_max_tokens =
-          cuda::LowRankAttentionMaxTokens(shape.head_dim, most, limits);
-    }
-    layer.feed_forward =
-        ranks.ffn_in > 0 && ranks.ffn_out > 0 &&
-        cuda::FusedFfnTakes(ranks.ffn_in, ranks.ffn_out, false, limits);
-    layer.feed_forward_whole =
-        cuda::FfnLayerTakes(shape.hidden, ranks.ffn_in, ranks.ffn_out,
-                            CudaActivation(shape.activation), limits);
-    if (TakesChain(shape, ranks, limits)) {
-      layer.chain_rows = cuda::kRowChainRows;
-    }
-    fusion.push_back(layer);
+  for (const LayerShape& layer : shape.layers) {
+    fusion.push_back(
+        {.attention_max_tokens = AttentionMaxTokens(shape, layer, limits),
+         .feed_forward =
+             layer.ffn_in > 0 && layer.ffn_out > 0 &&
+             cuda::FusedFfnTakes(layer.ffn_in, layer.ffn_out, false, limits),
+         .feed_forward_whole =
+             cuda::FfnLayerTakes(shape.hidden, layer.ffn_in, layer.ffn_out,
+                                 CudaActivation(shape.activation), limits),
+         .chain_rows =
+             TakesChain(shape, layer, limits) ? cuda::kRowChainRows : 0});
   }
   return fusion;
 }

@@ -71,8 +71,8 @@ struct CudaEncoder::Scratch {
         update(encoder.At(plan.Find(step, Role::kUpdate))) {}
 
   std::byte* factors;       // [rows, ranks]
-  std::byte* qkv;           // [3, rows, heads of a group * head_dim]
-  std::byte* context;       // [rows, heads * head_dim]
+  std::byte* qkv;           // Q, K and V, each [rows, heads of a group * dim]
+  std::byte* context;       // [rows, heads * value_dim]
   std::byte* next_factors;  // [rows, rank]
   std::byte* narrow;        // [rows, rank]
   std::byte* inner;         // [rows, intermediate]
@@ -189,7 +189,7 @@ void CudaEncoder::Attention(const Scratch& scratch, const Step& step,
   if (layer.qkv_factors) {
     Apply(layer.qkv_factors, chunk.rows, chunk.x, scratch.factors);
   }
-  // context = softmax(Q·Kᵀ / √d)·V, at once or a few heads at a time
+  // context = softmax(Q·Kᵀ / √head_dim)·V, at once or a few heads at a time
   if (step.way == Way::kFactoredFused) {
     AttendFused(scratch, layer, chunk);
   } else {
@@ -266,7 +266,7 @@ void CudaEncoder::AttendFused(const Scratch& scratch, const CudaLayer& layer,
                                .sequences = chunk.sequences,
                                .max_tokens = batch_.max_tokens,
                                .heads = shape_.heads,
-                               .head_dim = shape_.head_dim,
+                               .head_dim = value.head_dim,  // and all
                                .q_rank = query.matrix.in,
                                .k_rank = key.matrix.in,
                                .v_rank = value.matrix.in,
@@ -285,60 +285,77 @@ void CudaEncoder::AttendFused(const Scratch& scratch, const CudaLayer& layer,
                                .k_bias = key.matrix.bias,
                                .v_bias = value.matrix.bias,
                                .out = scratch.context,
-                               .out_stride = shape_.heads * shape_.head_dim},
+                               .out_stride = shape_.heads * value.head_dim},
                               runtime_.device().limits, runtime_.stream()));
 }
 
-// Q, K and V of some heads, from the factors, or from x where they are dense;
-// then the context columns of these heads.
+// Q, K or V of some heads, from the factors, or from x where it is dense.
+cuda::GemmParams CudaEncoder::ProjectHeads(const Scratch& scratch,
+                                           const CudaLayer& layer,
+                                           const Chunk& chunk,
+                                           const CudaProjection& projection,
+                                           int first_head, int heads,
+                                           std::byte* y) const {
+  const CudaMatrix& matrix = projection.matrix;
+  const int columns = heads * projection.head_dim;
+  const int first_column = first_head * projection.head_dim;
+  const auto* const w = static_cast<const std::byte*>(matrix.w);
+  return {
+      .type = weights_.type,
+      .rows = chunk.rows,
+      .in = matrix.in,
+      .out = columns,
+      .x = projection.factored
+               ? scratch.factors + projection.factor_column * kElement
+               : chunk.x,
+      .x_stride = projection.factored ? layer.qkv_factors.out : shape_.hidden,
+      .w = w + int64_t{1} * first_column * matrix.in * kElement,
+      .bias = matrix.bias == nullptr ? nullptr : matrix.bias + first_column,
+      .y = y,
+      .y_stride = columns};
+}
+
+// Q, K and V of some heads, then the context columns of these heads.
 void CudaEncoder::AttendHeads(const Scratch& scratch, const CudaLayer& layer,
                               const Chunk& chunk, int first_head, int heads) {
-  const int first_column = first_head * shape_.head_dim;
-  const int columns = heads * shape_.head_dim;
-  const int64_t part = int64_t{1} * chunk.rows * columns * kElement;
-  cuda::GemmParams products[3];
-  for (int i = 0; i < 3; ++i) {
-    const CudaProjection& projection = layer.projections[i];
-    const CudaMatrix& matrix = projection.matrix;
-    const std::byte* const x =
-        projection.factored
-            ? scratch.factors + projection.factor_column * kElement
-            : chunk.x;
-    const auto* const w = static_cast<const std::byte*>(matrix.w);
-    products[i] = {
-        .type = weights_.type,
-        .rows = chunk.rows,
-        .in = matrix.in,
-        .out = columns,
-        .x = x,
-        .x_stride = projection.factored ? layer.qkv_factors.out : shape_.hidden,
-        .w = w + int64_t{1} * first_column * matrix.in * kElement,
-        .bias = matrix.bias == nullptr ? nullptr : matrix.bias + first_column,
-        .y = scratch.qkv + i * part,
-        .y_stride = columns};
-  }
-  Note(cuda::GemmGroup(products, 3, runtime_.device().limits,
-                       runtime_.stream()));
-  Note(cuda::Attention({.type = weights_.type,
-                        .sequences = chunk.sequences,
-                        .max_tokens = batch_.max_tokens,
-                        .rows = chunk.rows,
-                        .heads = heads,
-                        .kv_heads = heads,
-                        .qk_dim = shape_.head_dim,
-                        .v_dim = shape_.head_dim,
-                        .scale = Scale(),
-                        .cu_seqlens = offsets_ + chunk.first_sequence,
-                        .first_row = chunk.first_row,
-                        .q = scratch.qkv,
-                        .k = scratch.qkv + part,
-                        .v = scratch.qkv + 2 * part,
-                        .out = scratch.context + first_column * kElement,
-                        .q_stride = columns,
-                        .k_stride = columns,
-                        .v_stride = columns,
-                        .out_stride = shape_.heads * shape_.head_dim},
-                       runtime_.device().limits, runtime_.stream()));
+  const auto& [query, key, value] = layer.projections;
+  const int64_t query_columns = int64_t{1} * heads * query.head_dim;
+  const int64_t query_bytes = chunk.rows * query_columns * kElement;
+  std::byte* const q = scratch.qkv;
+  std::byte* const k = q + query_bytes;
+  std::byte* const v = k + query_bytes;
+  const auto product = [&](const CudaProjection& projection, std::byte* y) {
+    return ProjectHeads(scratch, layer, chunk, projection, first_head, heads,
+                        y);
+  };
+  const cuda::GemmParams products[] = {product(query, q), product(key, k),
+                                       product(value, v)};
+  const cuda::DeviceLimits& limits = runtime_.device().limits;
+  // What is as wide is one launch.
+  const int group = query.head_dim == value.head_dim ? 3 : 2;
+  Note(cuda::GemmGroup(products, group, limits, runtime_.stream()));
+  if (group == 2) Note(cuda::Gemm(products[2], limits, runtime_.stream()));
+  Note(cuda::Attention(
+      {.type = weights_.type,
+       .sequences = chunk.sequences,
+       .max_tokens = batch_.max_tokens,
+       .rows = chunk.rows,
+       .heads = heads,
+       .kv_heads = heads,
+       .qk_dim = query.head_dim,
+       .v_dim = value.head_dim,
+       .scale = Scale(),
+       .cu_seqlens = offsets_ + chunk.first_sequence,
+       .first_row = chunk.first_row,
+       .q = q,
+       .k = k,
+       .v = v,
+       .out = scratch.context + first_head * value.head_dim * kElement,
+       .q_stride = query_columns,
+       .k_stride = query_columns,
+       .v_stride = int64_t{1} * heads * value.head_dim,
+       .out_stride = int64_t{1} * shape_.heads * value.head_dim},
+      limits, runtime_.stream()));
 }
 
 // ---- x = LayerNorm(x + act(x·W_1)·W_2) ----

@@ -76,6 +76,10 @@ class CudaEncoder {
                   const Chunk& chunk);
   void AttendFused(const Scratch& scratch, const CudaLayer& layer,
                    const Chunk& chunk);
+  cuda::GemmParams ProjectHeads(const Scratch& scratch, const CudaLayer& layer,
+                                const Chunk& chunk,
+                                const CudaProjection& projection,
+                                int first_head, int heads, std::byte* y) const;
   void AttendHeads(const Scratch& scratch, const CudaLayer& layer,
                    const Chunk& chunk, int first_head, int heads);
 

@@ -223,6 +223,7 @@ CudaProjection Packer::Projection(const Linear& linear, int* factor_column) {
   projection.factored = linear.rank > 0;
   projection.factor_column = *factor_column;
   *factor_column += PadRank(linear.rank);
+  projection.head_dim = linear.out / shape_.heads;
   projection.matrix = PackLinear(linear, linear.in, linear.out).second;
   return projection;
 }
@@ -259,7 +260,7 @@ CudaLayer Packer::PackLayer(const EncoderLayer& layer) {
   packed.projections[1] = Projection(layer.key, &column);
   packed.projections[2] = Projection(layer.value, &column);
   packed.attention_output =
-      pack(layer.attention_output, shape_.hidden, shape_.hidden);
+      pack(layer.attention_output, layer.attention_output.in, shape_.hidden);
   packed.attention_norm = Norm(layer.attention_norm);
   packed.ffn_in = pack(layer.ffn_in, shape_.hidden, shape_.intermediate);
   packed.ffn_out = pack(layer.ffn_out, shape_.intermediate, shape_.hidden);

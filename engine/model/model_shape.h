@@ -50,12 +50,6 @@ struct ModelShape {
   int value_dim(const LayerShape& layer) const {
     return layer.value_dim == 0 ? head_dim : layer.value_dim;
   }
-  bool HasUsualHeads() const {
-    for (const LayerShape& layer : layers) {
-      if (layer.query_dim != 0 || layer.value_dim != 0) return false;
-    }
-    return true;
-  }
   // Width of one output row: the last head's, or hidden.
   int output_width() const {
     return head_widths.empty() ? hidden : head_widths.back();

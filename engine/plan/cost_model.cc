@@ -55,43 +55,45 @@ double Seconds(const PlanTarget& target, const Chunking& chunking,
 }  // namespace
 
 double AttentionSeconds(const ModelShape& model, const PlanTarget& target,
-                        const LayerShape& ranks, const BatchShape& batch,
+                        const LayerShape& layer, const BatchShape& batch,
                         const Chunking& chunking) {
   if (target.device == Device::kCuda) {
-    return CudaAttentionSeconds(model, target, ranks, batch, chunking);
+    return CudaAttentionSeconds(model, target, layer, batch, chunking);
   }
   const double length = static_cast<double>(batch.tokens) / batch.sequences;
   const int64_t per_chunk =
       std::max<int64_t>(1, static_cast<int64_t>(chunking.rows / length));
   const int64_t chunks = (batch.sequences + per_chunk - 1) / per_chunk;
   const double rows = static_cast<double>(batch.tokens) / chunks;
-  const double width = model.heads * model.head_dim;
+  const double query_width = model.heads * model.query_dim(layer);
+  const double value_width = model.heads * model.value_dim(layer);
   const int groups = (model.heads + chunking.heads - 1) / chunking.heads;
 
   ChunkWork work;
   work.matmul_flops =
-      rows * (MatrixFlops(model.hidden, width, ranks.query) +
-              MatrixFlops(model.hidden, width, ranks.key) +
-              MatrixFlops(model.hidden, width, ranks.value) +
-              MatrixFlops(width, model.hidden, ranks.attention_output));
-  work.attention_flops = rows * 4 * batch.max_tokens * width;
+      rows * (MatrixFlops(model.hidden, query_width, layer.query) +
+              MatrixFlops(model.hidden, query_width, layer.key) +
+              MatrixFlops(model.hidden, value_width, layer.value) +
+              MatrixFlops(value_width, model.hidden, layer.attention_output));
+  work.attention_flops =
+      rows * 2 * batch.max_tokens * (query_width + value_width);
   work.calls = 3 * groups + 3;
   work.phases = 2 * groups + 4;
   return Seconds(target, chunking, chunks, rows, work);
 }
 
 double FeedForwardSeconds(const ModelShape& model, const PlanTarget& target,
-                          const LayerShape& ranks, const BatchShape& batch,
+                          const LayerShape& layer, const BatchShape& batch,
                           const Chunking& chunking) {
   if (target.device == Device::kCuda) {
-    return CudaFeedForwardSeconds(model, target, ranks, batch, chunking);
+    return CudaFeedForwardSeconds(model, target, layer, batch, chunking);
   }
   const int64_t chunks = (batch.tokens + chunking.rows - 1) / chunking.rows;
   const double rows = std::min(chunking.rows, batch.tokens);
   ChunkWork work;
   work.matmul_flops =
-      rows * (MatrixFlops(model.hidden, model.intermediate, ranks.ffn_in) +
-              MatrixFlops(model.intermediate, model.hidden, ranks.ffn_out));
+      rows * (MatrixFlops(model.hidden, model.intermediate, layer.ffn_in) +
+              MatrixFlops(model.intermediate, model.hidden, layer.ffn_out));
   work.calls = 5;
   work.phases = 5;
   return Seconds(target, chunking, chunks, rows, work);

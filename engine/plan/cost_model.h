@@ -9,10 +9,10 @@
 namespace svdserve {
 
 double AttentionSeconds(const ModelShape& model, const PlanTarget& target,
-                        const LayerShape& ranks, const BatchShape& batch,
+                        const LayerShape& layer, const BatchShape& batch,
                         const Chunking& chunking);
 double FeedForwardSeconds(const ModelShape& model, const PlanTarget& target,
-                          const LayerShape& ranks, const BatchShape& batch,
+                          const LayerShape& layer, const BatchShape& batch,
                           const Chunking& chunking);
 
 }  // namespace svdserve

@@ -57,40 +57,43 @@ class Kernels {
   }
 
   // Both products together are one sum over the intermediate width.
-  double FusedFfn(int64_t rows, const LayerShape& ranks,
+  double FusedFfn(int64_t rows, const LayerShape& layer,
                   int intermediate) const {
-    const int width = ranks.ffn_in + ranks.ffn_out;
+    const int width = layer.ffn_in + layer.ffn_out;
     return Launch(Fastest(costs_.fused_ffn, rows, intermediate, width),
                   (rows + intermediate) * width);
   }
 
   // Four products of one block's rows; those of the half-layer's ends are a
   // longer sum.
-  double FfnLayer(int64_t rows, const LayerShape& ranks, int hidden,
+  double FfnLayer(int64_t rows, const LayerShape& layer, int hidden,
                   int intermediate) const {
-    const int width = ranks.ffn_in + ranks.ffn_out;
+    const int width = layer.ffn_in + layer.ffn_out;
     return Launch(Tiles(costs_.ffn_layer, rows, hidden + intermediate, width),
                   2 * rows * hidden + (hidden + intermediate) * width);
   }
 
-  double Attention(int64_t sequences, int length, int heads,
-                   int head_dim) const {
+  double Attention(int64_t sequences, int length, int heads, int query_dim,
+                   int value_dim) const {
+    const int dims = query_dim + value_dim;
+    const CudaAttentionCost& cost =
+        AttentionCost(std::max(query_dim, value_dim));
     double seconds = std::numeric_limits<double>::infinity();
-    for (const CudaAttentionTile& tile : AttentionCost(head_dim).tiles) {
+    for (const CudaAttentionTile& tile : cost.tiles) {
       if (tile.rows == 0) continue;
       const int64_t tiles = sequences * heads * CeilDiv(length, tile.rows);
       const double flops =
-          4.0 * tile.places * tile.rows * (length + tile.extra_keys) * head_dim;
+          2.0 * tile.places * tile.rows * (length + tile.extra_keys) * dims;
       seconds = std::min(
           seconds, Rounds(tiles, tile.places) * (flops / Rate(tile.tflops)));
     }
-    return Launch(seconds, 4 * sequences * length * heads * head_dim);
+    return Launch(seconds, 2 * sequences * length * heads * dims);
   }
 
   // A block has one head of one sequence: its Q, K and V, then attention.
   double LowRankAttention(int64_t sequences, int length, int longest, int heads,
-                          int head_dim, const LayerShape& ranks) const {
-    const int depth = ranks.query + ranks.key + ranks.value;
+                          int head_dim, const LayerShape& layer) const {
+    const int depth = layer.query + layer.key + layer.value;
     if (IsShort(sequences * heads, longest, head_dim, depth)) {
       const CudaShortAttentionCost& cost = costs_.short_attention;
       return costs_.launch_seconds +
@@ -197,79 +200,91 @@ double Update(const Kernels& kernels, int64_t rows, int in, int hidden,
                                    : kernels.GemmNorm(rows, depth, hidden));
 }
 
+// Q, K and V of some heads. Of few rows those that are as wide are one launch;
+// of many it does not show.
+double ProjectHeads(const ModelShape& model, const Kernels& kernels,
+                    const LayerShape& layer, int64_t rows, int heads) {
+  const auto depth = [&](int rank) { return rank > 0 ? rank : model.hidden; };
+  const int query = heads * model.query_dim(layer);
+  const int value = heads * model.value_dim(layer);
+  const int depths = depth(layer.query) + depth(layer.key);
+  const int value_depth = depth(layer.value);
+  if (query == value) {
+    return kernels.Gemm(rows, (depths + value_depth) / 3, 3 * query);
+  }
+  return kernels.Gemm(rows, depths / 2, 2 * query) +
+         kernels.Gemm(rows, value_depth, value);
+}
+
 double UnfusedCore(const ModelShape& model, const Kernels& kernels,
-                   const LayerShape& ranks, int64_t sequences, int length,
+                   const LayerShape& layer, int64_t sequences, int length,
                    int heads_per_group) {
   double seconds = 0;
   for (int head = 0; head < model.heads; head += heads_per_group) {
     const int heads = std::min(heads_per_group, model.heads - head);
-    // Q, K and V of few rows are one launch; of many it does not show.
-    int depth = 0;
-    for (int rank : {ranks.query, ranks.key, ranks.value}) {
-      depth += rank > 0 ? rank : model.hidden;
-    }
+    seconds += ProjectHeads(model, kernels, layer, sequences * length, heads);
     seconds +=
-        kernels.Gemm(sequences * length, depth / 3, 3 * heads * model.head_dim);
-    seconds += kernels.Attention(sequences, length, heads, model.head_dim);
+        kernels.Attention(sequences, length, heads, model.query_dim(layer),
+                          model.value_dim(layer));
   }
   return seconds;
 }
 
 double AttentionChunk(const ModelShape& model, const Kernels& kernels,
-                      const LayerShape& ranks, int64_t sequences, int length,
+                      const LayerShape& layer, int64_t sequences, int length,
                       int longest, const Chunking& chunking) {
   if (sequences == 0) return 0;
   const int64_t rows = sequences * length;
-  const int joint = ranks.query + ranks.key + ranks.value;
+  const int joint = layer.query + layer.key + layer.value;
   double seconds = joint > 0 ? kernels.Gemm(rows, model.hidden, joint) : 0;
-  seconds += chunking.fused
-                 ? kernels.LowRankAttention(sequences, length, longest,
-                                            model.heads, model.head_dim, ranks)
-                 : UnfusedCore(model, kernels, ranks, sequences, length,
-                               chunking.heads);
+  seconds += chunking.fused ? kernels.LowRankAttention(
+                                  sequences, length, longest, model.heads,
+                                  model.query_dim(layer), layer)
+                            : UnfusedCore(model, kernels, layer, sequences,
+                                          length, chunking.heads);
   if (chunking.chained) return seconds + kernels.Chain(rows);
-  return seconds + Update(kernels, rows, model.heads * model.head_dim,
-                          model.hidden, ranks.attention_output, chunking);
+  return seconds + Update(kernels, rows, model.heads * model.value_dim(layer),
+                          model.hidden, layer.attention_output, chunking);
 }
 
 double FeedForwardChunk(const ModelShape& model, const Kernels& kernels,
-                        const LayerShape& ranks, int64_t rows,
+                        const LayerShape& layer, int64_t rows,
                         const Chunking& chunking) {
   if (rows == 0) return 0;
   if (chunking.whole) {
-    return kernels.FfnLayer(rows, ranks, model.hidden, model.intermediate);
+    return kernels.FfnLayer(rows, layer, model.hidden, model.intermediate);
   }
-  double seconds = ranks.ffn_in > 0 && !chunking.chained
-                       ? kernels.Gemm(rows, model.hidden, ranks.ffn_in)
+  double seconds = layer.ffn_in > 0 && !chunking.chained
+                       ? kernels.Gemm(rows, model.hidden, layer.ffn_in)
                        : 0;
   if (chunking.fused) {
-    return seconds + kernels.FusedFfn(rows, ranks, model.intermediate) +
-           Update(kernels, rows, ranks.ffn_out, model.hidden, 0, chunking);
+    return seconds + kernels.FusedFfn(rows, layer, model.intermediate) +
+           Update(kernels, rows, layer.ffn_out, model.hidden, 0, chunking);
   }
   seconds +=
-      Projection(kernels, rows, model.hidden, model.intermediate, ranks.ffn_in);
+      Projection(kernels, rows, model.hidden, model.intermediate, layer.ffn_in);
   int depth = model.intermediate;
-  if (ranks.ffn_out > 0) {
-    seconds += kernels.LongGemm(rows, depth, ranks.ffn_out, chunking.rows);
-    depth = ranks.ffn_out;
+  if (layer.ffn_out > 0) {
+    seconds += kernels.LongGemm(rows, depth, layer.ffn_out, chunking.rows);
+    depth = layer.ffn_out;
   }
   return seconds + Update(kernels, rows, depth, model.hidden, 0, chunking);
 }
 
 // Of factored matrices, what lies between the first product and the last one.
 double FeedForwardMiddle(const ModelShape& model, const Kernels& kernels,
-                         const LayerShape& ranks, int64_t rows,
+                         const LayerShape& layer, int64_t rows,
                          int chunk_rows) {
   if (rows == 0) return 0;
-  return kernels.Gemm(rows, ranks.ffn_in, model.intermediate) +
-         kernels.LongGemm(rows, model.intermediate, ranks.ffn_out, chunk_rows);
+  return kernels.Gemm(rows, layer.ffn_in, model.intermediate) +
+         kernels.LongGemm(rows, model.intermediate, layer.ffn_out, chunk_rows);
 }
 
 }  // namespace
 
 // As if all sequences had the mean length, but for what the longest rules out.
 double CudaAttentionSeconds(const ModelShape& model, const PlanTarget& target,
-                            const LayerShape& ranks, const BatchShape& batch,
+                            const LayerShape& layer, const BatchShape& batch,
                             const Chunking& chunking) {
   const Kernels kernels(target);
   const int length = CeilDiv(batch.tokens, batch.sequences);
@@ -279,27 +294,27 @@ double CudaAttentionSeconds(const ModelShape& model, const PlanTarget& target,
           : std::clamp(chunking.rows / length, 1, batch.sequences);
   const int64_t chunks = batch.sequences / per_chunk;
   const auto seconds = [&](int64_t sequences) {
-    return AttentionChunk(model, kernels, ranks, sequences, length,
+    return AttentionChunk(model, kernels, layer, sequences, length,
                           batch.max_tokens, chunking);
   };
   return chunks * seconds(per_chunk) + seconds(batch.sequences % per_chunk);
 }
 
 double CudaFeedForwardSeconds(const ModelShape& model, const PlanTarget& target,
-                              const LayerShape& ranks, const BatchShape& batch,
+                              const LayerShape& layer, const BatchShape& batch,
                               const Chunking& chunking) {
   const Kernels kernels(target);
   const int64_t per_chunk = std::min(chunking.rows, batch.tokens);
   const int64_t chunks = batch.tokens / per_chunk;
   const auto seconds = [&](int64_t rows) {
     return chunking.rows_at_ends > 0
-               ? FeedForwardMiddle(model, kernels, ranks, rows, chunking.rows)
-               : FeedForwardChunk(model, kernels, ranks, rows, chunking);
+               ? FeedForwardMiddle(model, kernels, layer, rows, chunking.rows)
+               : FeedForwardChunk(model, kernels, layer, rows, chunking);
   };
   const double ends =
       chunking.rows_at_ends > 0
-          ? kernels.Gemm(batch.tokens, model.hidden, ranks.ffn_in) +
-                kernels.GemmNorm(batch.tokens, ranks.ffn_out, model.hidden)
+          ? kernels.Gemm(batch.tokens, model.hidden, layer.ffn_in) +
+                kernels.GemmNorm(batch.tokens, layer.ffn_out, model.hidden)
           : 0;
   return ends + chunks * seconds(per_chunk) + seconds(batch.tokens % per_chunk);
 }

@@ -12,10 +12,10 @@
 namespace svdserve {
 
 double CudaAttentionSeconds(const ModelShape& model, const PlanTarget& target,
-                            const LayerShape& ranks, const BatchShape& batch,
+                            const LayerShape& layer, const BatchShape& batch,
                             const Chunking& chunking);
 double CudaFeedForwardSeconds(const ModelShape& model, const PlanTarget& target,
-                              const LayerShape& ranks, const BatchShape& batch,
+                              const LayerShape& layer, const BatchShape& batch,
                               const Chunking& chunking);
 
 // Rows that give every multiprocessor one block of the fused feed-forward.

@@ -26,9 +26,9 @@ struct LaneLayout {
 };
 
 LaneLayout AttentionLane(const ModelShape& shape, const PlanTarget& target,
-                         const LayerShape& ranks, const Chunking& chunking);
+                         const LayerShape& layer, const Chunking& chunking);
 LaneLayout FeedForwardLane(const ModelShape& shape, const PlanTarget& target,
-                           const LayerShape& ranks, const Chunking& chunking);
+                           const LayerShape& layer, const Chunking& chunking);
 
 // Scratch of the kernels, at the start of the arena.
 uint64_t KernelScratchStride(const PlanTarget& target);

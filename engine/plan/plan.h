@@ -72,9 +72,9 @@ enum class Role {
   kHidden,         // [tokens, hidden] the residual stream, updated in place
   kFactors,        // [rows, ranks] x·U of the factored matrices of a phase
   kNextFactors,    // [rows, rank] kFactors of the step behind it, where chained
-  kQkv,            // Q, K and V of a group: CPU [3, heads, rows, head_dim],
-                   // CUDA [3, rows, heads * head_dim]
-  kContext,        // [rows, heads * head_dim] attention's output
+  kQkv,            // Q, K and V of a group, each: CPU [heads, rows, dim], CUDA
+                   // [rows, heads * dim]
+  kContext,        // [rows, heads * value_dim] attention's output
   kNarrow,         // [rows, rank] x·U of the output projection
   kInner,          // [rows, intermediate] the activated FFN intermediate
   kUpdate,         // [rows, hidden] fp32, to be added to the stream; CPU,

@@ -53,11 +53,12 @@ TEST(Allocation, OurKernelsAllocateNothing) {
   constexpr int kRows = 100, kWidth = 64;
   Storage x(DataType::kF32, RandomNormal(kRows * kWidth, 1));
   Storage y(DataType::kF32, kRows * kWidth);
-  Storage scratch(DataType::kF32, AttentionScratchBytes(kWidth) / 4);
+  Storage scratch(DataType::kF32, AttentionScratchBytes(kWidth, kWidth) / 4);
   const std::vector<float> ones(kWidth, 1.0f);
   const AttentionParams attention{.queries = kRows,
                                   .keys = kRows,
-                                  .head_dim = kWidth,
+                                  .qk_dim = kWidth,
+                                  .v_dim = kWidth,
                                   .q = x.data(),
                                   .k = x.data(),
                                   .v = x.data(),

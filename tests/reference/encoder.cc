@@ -153,9 +153,10 @@ class Encoder : public ReferenceEncoder::Impl {
   }
 
   Matrix Forward(const Layer& layer, const Matrix& x) const {
+    const Value scale = 1 / std::sqrt(static_cast<Value>(shape_.head_dim));
     const Matrix context =
         ref::Attention(Apply(layer.query, x), Apply(layer.key, x),
-                       Apply(layer.value, x), shape_.heads);
+                       Apply(layer.value, x), shape_.heads, scale);
     const Matrix attended =
         Normed(layer.attention_norm,
                ref::Add(Apply(layer.attention_output, context), x));

@@ -171,29 +171,28 @@ void Softmax(std::vector<typename R::Value>& x) {
   for (auto& value : x) value = R::Round(value / sum);
 }
 
-// softmax(q · kᵀ / sqrt(head_dim)) · v within each head; one sequence, every
-// token sees every other. q, k, v: [tokens, heads * head_dim].
+// softmax(scale · q · kᵀ) · v within each head; one sequence, every token sees
+// every other. q, k: [tokens, heads * qk_dim], v: [tokens, heads * v_dim].
 template <typename R>
 Matrix<R> Attention(const Matrix<R>& q, const Matrix<R>& k, const Matrix<R>& v,
-                    int heads) {
+                    int heads, typename R::Value scale) {
   using Value = typename R::Value;
   const int tokens = q.rows;
-  const int head_dim = q.cols / heads;
-  const Value scale = 1 / std::sqrt(static_cast<Value>(head_dim));
-  Matrix<R> context(tokens, q.cols);
+  const int qk_dim = q.cols / heads;
+  const int v_dim = v.cols / heads;
+  Matrix<R> context(tokens, v.cols);
   std::vector<Value> scores(tokens);
   for (int head = 0; head < heads; ++head) {
-    const int first = head * head_dim;
     for (int i = 0; i < tokens; ++i) {
       for (int j = 0; j < tokens; ++j) {
         Value dot = 0;
-        for (int d = first; d < first + head_dim; ++d) {
+        for (int d = head * qk_dim; d < (head + 1) * qk_dim; ++d) {
           dot += q.row(i)[d] * k.row(j)[d];
         }
         scores[j] = R::Round(R::Round(dot) * scale);
       }
       Softmax<R>(scores);
-      for (int d = first; d < first + head_dim; ++d) {
+      for (int d = head * v_dim; d < (head + 1) * v_dim; ++d) {
         Value sum = 0;
         for (int j = 0; j < tokens; ++j) sum += scores[j] * v.row(j)[d];
         context.row(i)[d] = R::Round(sum);

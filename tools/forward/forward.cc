@@ -115,7 +115,8 @@ absl::StatusOr<ForwardAttention> ForwardAttention::Create(
   ForwardAttention attention(*std::move(query), *std::move(key),
                              *std::move(value));
   attention.heads_ = shape.heads;
-  attention.head_dim_ = shape.head_dim;
+  attention.query_dim_ = layer.query.out / shape.heads;
+  attention.value_dim_ = layer.value.out / shape.heads;
   attention.scale_ = 1.0F / std::sqrt(static_cast<float>(shape.head_dim));
   return attention;
 }
@@ -131,22 +132,24 @@ absl::StatusOr<FloatMatrix> ForwardAttention::Run(const TokenBatch& batch,
   if (!v.ok()) return v;
   FloatMatrix context(x.rows(), v->width());
   const int scratch_floats = static_cast<int>(
-      kernels::AttentionScratchBytes(head_dim_) / sizeof(float));
+      kernels::AttentionScratchBytes(query_dim_, value_dim_) / sizeof(float));
   FloatMatrix scratch(team.size(), (scratch_floats + 15) / 16 * 16);
   std::atomic<KernelStatus> error{KernelStatus::kOk};
   team.ParallelFor(batch.sequences() * heads_, [&](int worker, int index) {
     const int sequence = index / heads_;
-    const int column = index % heads_ * head_dim_;
+    const int column = index % heads_ * query_dim_;
+    const int value_column = index % heads_ * value_dim_;
     const int first = batch.offsets[sequence];
     const int length = batch.offsets[sequence + 1] - first;
     const KernelStatus status =
         kernels::Attention({.queries = length,
                             .keys = length,
-                            .head_dim = head_dim_,
+                            .qk_dim = query_dim_,
+                            .v_dim = value_dim_,
                             .q = q->row(first) + column,
                             .k = k->row(first) + column,
-                            .v = v->row(first) + column,
-                            .out = context.row(first) + column,
+                            .v = v->row(first) + value_column,
+                            .out = context.row(first) + value_column,
                             .q_stride = q->width(),
                             .k_stride = k->width(),
                             .v_stride = v->width(),

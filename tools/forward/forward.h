@@ -52,7 +52,7 @@ class ForwardAttention {
   static absl::StatusOr<ForwardAttention> Create(const ModelShape& shape,
                                                  const EncoderLayer& layer,
                                                  const kernels::Team& team);
-  // x [tokens, hidden] -> context [tokens, heads * head_dim]
+  // x [tokens, hidden] -> context [tokens, heads * value_dim]
   absl::StatusOr<FloatMatrix> Run(const TokenBatch& batch, const FloatMatrix& x,
                                   kernels::Team& team) const;
 
@@ -60,7 +60,8 @@ class ForwardAttention {
   ForwardAttention(ForwardLinear query, ForwardLinear key, ForwardLinear value);
 
   int heads_ = 0;
-  int head_dim_ = 0;
+  int query_dim_ = 0;  // of a head's query and key
+  int value_dim_ = 0;
   float scale_ = 1;
   ForwardLinear query_, key_, value_;
 };
@@ -77,7 +78,7 @@ absl::Status AddAndNormalize(const LayerNorm& norm, float eps,
 // matrix, `inner` to the second one of the feed-forward.
 struct LayerTaps {
   FloatMatrix attention_input;  // [tokens, hidden]
-  FloatMatrix context;          // [tokens, heads * head_dim]
+  FloatMatrix context;          // [tokens, heads * value_dim]
   FloatMatrix ffn_input;        // [tokens, hidden]
   FloatMatrix inner;            // [tokens, intermediate], activated
 };

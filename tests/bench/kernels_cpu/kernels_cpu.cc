@@ -120,7 +120,8 @@ void BM_Attention(benchmark::State& state) {
   const int stride = kHeads * dim;
   Buffer q(type, length * stride), k(type, length * stride),
       v(type, length * stride), out(type, length * stride);
-  Buffer scratch(DataType::kF32, AttentionScratchBytes(dim) / sizeof(float));
+  Buffer scratch(DataType::kF32,
+                 AttentionScratchBytes(dim, dim) / sizeof(float));
   for (auto _ : state) {
     for (int head = 0; head < kHeads; ++head) {
       const auto at = [&](Buffer& buffer) {
@@ -128,7 +129,8 @@ void BM_Attention(benchmark::State& state) {
       };
       Attention({.queries = length,
                  .keys = length,
-                 .head_dim = dim,
+                 .qk_dim = dim,
+                 .v_dim = dim,
                  .type = type,
                  .q = at(q),
                  .k = at(k),

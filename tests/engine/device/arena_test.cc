@@ -48,7 +48,8 @@ void ExpectTouchesWhatWasPlanned(CpuBackend& backend, const Plan& plan) {
   EXPECT_GT(backend.TouchedBytes(), highest_offset);
 }
 
-class ArenaTest : public ::testing::TestWithParam<ComputeType> {
+class ArenaTest
+    : public ::testing::TestWithParam<std::tuple<ComputeType, bool>> {
  protected:
   PackedBatch RandomBatch(int most) {
     const auto pick = [&](int low, int high) {
@@ -60,13 +61,15 @@ class ArenaTest : public ::testing::TestWithParam<ComputeType> {
   }
 
   std::mt19937 random_{21};
+  const ComputeType compute_ = std::get<0>(GetParam());
+  const std::vector<LayerShape> layers_ =
+      std::get<1>(GetParam()) ? VariedHeads() : VariedLayers();
 };
 
 TEST_P(ArenaTest, TouchesWhatWasPlannedForManyShapesAndBudgets) {
-  const Model model =
-      RandomModel({.layers = VariedLayers(), .head_widths = {20, 7}});
+  const Model model = RandomModel({.layers = layers_, .head_widths = {20, 7}});
   for (int threads : {1, 2, 3}) {
-    PoisonedBackend backend(model, {.compute = GetParam(), .threads = threads});
+    PoisonedBackend backend(model, {.compute = compute_, .threads = threads});
     if (absl::IsUnimplemented(backend.status())) {
       GTEST_SKIP() << backend.status();
     }
@@ -89,8 +92,8 @@ TEST_P(ArenaTest, TouchesWhatWasPlannedForManyShapesAndBudgets) {
 }
 
 TEST_P(ArenaTest, TouchesWhatWasPlannedForOtherChunkSizes) {
-  const Model model = RandomModel({.layers = VariedLayers()});
-  PoisonedBackend backend(model, {.compute = GetParam(), .threads = 2});
+  const Model model = RandomModel({.layers = layers_});
+  PoisonedBackend backend(model, {.compute = compute_, .threads = 2});
   if (absl::IsUnimplemented(backend.status())) {
     GTEST_SKIP() << backend.status();
   }
@@ -109,13 +112,15 @@ TEST_P(ArenaTest, TouchesWhatWasPlannedForOtherChunkSizes) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(ComputeTypes, ArenaTest,
-                         ::testing::Values(ComputeType::kF32,
-                                           ComputeType::kBF16),
-                         [](const auto& info) {
-                           return info.param == ComputeType::kF32 ? "f32"
-                                                                  : "bf16";
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    ComputeTypes, ArenaTest,
+    ::testing::Combine(::testing::Values(ComputeType::kF32, ComputeType::kBF16),
+                       ::testing::Bool()),
+    [](const auto& info) {
+      const bool f32 = std::get<0>(info.param) == ComputeType::kF32;
+      return std::string(f32 ? "f32" : "bf16") +
+             (std::get<1>(info.param) ? "_other_heads" : "");
+    });
 
 }  // namespace
 }  // namespace svdserve

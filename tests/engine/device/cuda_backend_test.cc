@@ -23,11 +23,15 @@ constexpr std::byte kPoison{0xa5};
 
 const std::vector<int> kLengths = {1, 16, 17, 64, 3, 33, 48, 15};
 
-// Layers that the fused kernels take, with odd ranks; dense and mixed ones.
+// Layers that the fused kernels take, with odd ranks; dense and mixed ones;
+// heads of other widths, which fused attention takes if all are as wide.
 Model VariedModel() {
-  return RandomModel(
-      {.layers = {{32, 17, 24, 40, 32, 29}, {}, {17, 0, 33, 0, 31, 0}},
-       .head_widths = {48}});
+  return RandomModel({.layers = {{32, 17, 24, 40, 32, 29},
+                                 {},
+                                 {17, 0, 33, 0, 31, 0},
+                                 {32, 17, 24, 40, 32, 29, 64, 64},
+                                 {24, 16, 33, 40, 31, 29, 16, 48}},
+                      .head_widths = {48}});
 }
 
 std::string NameOf(const ::testing::TestParamInfo<ComputeType>& info) {
@@ -83,6 +87,8 @@ TEST_P(CudaInvarianceTest, InEveryWayAndChunksOfEverySize) {
         ASSERT_LE(plan.peak_bytes, backend_->info().arena_bytes);
         ASSERT_EQ(plan.steps[1].way == Way::kFactoredFused, fused);
         ASSERT_EQ(plan.steps[2].way == Way::kFactoredFused, fused);
+        ASSERT_EQ(plan.steps[7].way == Way::kFactoredFused, fused);
+        ASSERT_EQ(plan.steps[9].way, Way::kFactored);
         ASSERT_EQ(backend_.Run(plan, batch), together_) << plan.ToString();
       }
     }
@@ -148,7 +154,7 @@ TEST_P(CudaInvarianceTest, WithMemoryForTheUpdate) {
       const Plan plan =
           backend_.planner().MakePlanWith(batch.Shape(), chunks, chunks);
       ASSERT_LE(plan.peak_bytes, backend_->info().arena_bytes);
-      for (int step = 1; step <= 6; ++step) {
+      for (int step = 1; step <= 10; ++step) {
         ASSERT_NE(plan.Find(plan.steps[step], Role::kUpdate), nullptr);
       }
       ASSERT_EQ(backend_.Run(plan, batch), together_) << plan.ToString();
@@ -267,11 +273,14 @@ TEST_F(CudaArenaTest, TouchesWhatWasPlannedInEveryWay) {
 
 // ---- Chained steps ----
 
-// A width that the kernel has; a dense layer between factored ones.
+// A width that the kernel has; a dense layer between factored ones; heads of
+// other widths.
 Model WideModel() {
-  return RandomModel(
-      {.heads = 12,
-       .layers = {{32, 17, 24, 40, 96, 29}, {}, {16, 0, 33, 24, 31, 0}}});
+  return RandomModel({.heads = 12,
+                      .layers = {{32, 17, 24, 40, 96, 29},
+                                 {},
+                                 {16, 0, 33, 24, 31, 0},
+                                 {16, 0, 33, 24, 31, 0, 16, 48}}});
 }
 
 class CudaChainTest : public CudaArenaTest {
@@ -286,7 +295,7 @@ class CudaChainTest : public CudaArenaTest {
     const auto plan = backend_.planner().MakePlan(batch.Shape());
     EXPECT_EQ(std::count_if(plan->steps.begin(), plan->steps.end(),
                             [](const Step& step) { return step.chained; }),
-              4)
+              6)
         << plan->ToString();
     return *plan;
   }
@@ -598,6 +607,8 @@ TEST(CudaCreateTest, SaysWhatItIs) {
 TEST(CudaCreateTest, RefusesWhatTheKernelsDoNotTake) {
   PoisonedCuda narrow(RandomModel({.heads = 4, .head_dim = 8}));
   EXPECT_EQ(narrow.status().code(), absl::StatusCode::kUnimplemented);
+  PoisonedCuda wide(RandomModel({.layers = {{.value_dim = 144}}}));
+  EXPECT_THAT(std::string(wide.status().message()), HasSubstr("heads of 144"));
   PoisonedCuda f32(RandomModel({}), {.compute = ComputeType::kF32});
   EXPECT_EQ(f32.status().code(), absl::StatusCode::kUnimplemented);
   PoisonedCuda tight(RandomModel({}), {.arena_bytes = 1000});

@@ -2,6 +2,8 @@
 // chunks of any size, on any number of threads.
 #include <algorithm>
 #include <random>
+#include <string>
+#include <tuple>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -14,7 +16,8 @@ using Rows = std::vector<std::vector<float>>;
 
 const std::vector<int> kLengths = {1, 16, 17, 64, 3, 33, 48, 15, 2, 31, 64, 5};
 
-class InvarianceTest : public ::testing::TestWithParam<ComputeType> {
+class InvarianceTest
+    : public ::testing::TestWithParam<std::tuple<ComputeType, bool>> {
  protected:
   void SetUp() override {
     if (absl::IsUnimplemented(backend_.status())) {
@@ -34,9 +37,12 @@ class InvarianceTest : public ::testing::TestWithParam<ComputeType> {
     return backend.Run(PlannerFor(backend), BatchOf(inputs_));
   }
 
+  const ComputeType compute_ = std::get<0>(GetParam());
+  const bool other_heads_ = std::get<1>(GetParam());
   const Model model_ =
-      RandomModel({.layers = VariedLayers(), .head_widths = {48}});
-  PoisonedBackend backend_{model_, {.compute = GetParam(), .threads = 2}};
+      RandomModel({.layers = other_heads_ ? VariedHeads() : VariedLayers(),
+                   .head_widths = {48}});
+  PoisonedBackend backend_{model_, {.compute = compute_, .threads = 2}};
   std::vector<std::vector<int32_t>> inputs_;
 };
 
@@ -90,7 +96,7 @@ TEST_P(InvarianceTest, InTheSmallestArena) {
   const Rows together = RunAll(backend_);
   const uint64_t least = PlannerFor(backend_).MinimumArenaBytes();
   PoisonedBackend small(
-      model_, {.compute = GetParam(), .threads = 2, .arena_bytes = least});
+      model_, {.compute = compute_, .threads = 2, .arena_bytes = least});
   ASSERT_TRUE(small.status().ok()) << small.status();
   for (int i = 0; i < inputs_.size(); ++i) {
     const Rows rows = small.Run(PlannerFor(small), BatchOf({inputs_[i]}));
@@ -101,7 +107,7 @@ TEST_P(InvarianceTest, InTheSmallestArena) {
 TEST_P(InvarianceTest, OnAnyNumberOfThreads) {
   const Rows together = RunAll(backend_);
   for (int threads : {1, 3}) {
-    PoisonedBackend other(model_, {.compute = GetParam(), .threads = threads});
+    PoisonedBackend other(model_, {.compute = compute_, .threads = threads});
     ASSERT_TRUE(other.status().ok()) << other.status();
     EXPECT_EQ(RunAll(other), together) << threads << " threads";
     EXPECT_EQ(other.Run(PlannerFor(other), BatchOf({inputs_[3]}))[0],
@@ -109,13 +115,15 @@ TEST_P(InvarianceTest, OnAnyNumberOfThreads) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(ComputeTypes, InvarianceTest,
-                         ::testing::Values(ComputeType::kF32,
-                                           ComputeType::kBF16),
-                         [](const auto& info) {
-                           return info.param == ComputeType::kF32 ? "f32"
-                                                                  : "bf16";
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    ComputeTypes, InvarianceTest,
+    ::testing::Combine(::testing::Values(ComputeType::kF32, ComputeType::kBF16),
+                       ::testing::Bool()),
+    [](const auto& info) {
+      const bool f32 = std::get<0>(info.param) == ComputeType::kF32;
+      return std::string(f32 ? "f32" : "bf16") +
+             (std::get<1>(info.param) ? "_other_heads" : "");
+    });
 
 }  // namespace
 }  // namespace svdserve

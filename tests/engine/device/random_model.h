@@ -77,15 +77,17 @@ inline Model RandomModel(const RandomModelOptions& options, uint32_t seed = 1) {
       .position = RandomTensor(random, {shape.max_positions, d}, 1),
       .token_type = RandomTensor(random, {2, d}, 1),
       .norm = RandomNorm(random, d)};
-  for (const LayerShape& ranks : shape.layers) {
+  for (const LayerShape& layer : shape.layers) {
+    const int qk = shape.heads * shape.query_dim(layer);
+    const int v = shape.heads * shape.value_dim(layer);
     model.layers.push_back(
-        {.query = RandomLinear(random, d, d, ranks.query),
-         .key = RandomLinear(random, d, d, ranks.key),
-         .value = RandomLinear(random, d, d, ranks.value),
-         .attention_output = RandomLinear(random, d, d, ranks.attention_output),
+        {.query = RandomLinear(random, d, qk, layer.query),
+         .key = RandomLinear(random, d, qk, layer.key),
+         .value = RandomLinear(random, d, v, layer.value),
+         .attention_output = RandomLinear(random, v, d, layer.attention_output),
          .attention_norm = RandomNorm(random, d),
-         .ffn_in = RandomLinear(random, d, shape.intermediate, ranks.ffn_in),
-         .ffn_out = RandomLinear(random, shape.intermediate, d, ranks.ffn_out),
+         .ffn_in = RandomLinear(random, d, shape.intermediate, layer.ffn_in),
+         .ffn_out = RandomLinear(random, shape.intermediate, d, layer.ffn_out),
          .ffn_norm = RandomNorm(random, d)});
   }
   int in = d;
@@ -103,6 +105,15 @@ inline std::vector<LayerShape> VariedLayers() {
           {},
           {17, 0, 33, 0, 31, 0},
           {0, 20, 0, 25, 0, 29}};
+}
+
+// Such layers with heads of other widths than head_dim (32): queries and keys
+// narrower or wider than values, all narrower, values alone wider.
+inline std::vector<LayerShape> VariedHeads() {
+  return {{24, 24, 24, 24, 40, 40, 16, 48},
+          {.query_dim = 64, .value_dim = 16},
+          {24, 16, 33, 0, 31, 0, 16, 16},
+          {0, 20, 0, 25, 0, 29, 0, 64}};
 }
 
 inline std::vector<int32_t> RandomIds(std::mt19937& random, int length,

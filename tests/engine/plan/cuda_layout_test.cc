@@ -45,10 +45,12 @@ class CudaLayoutTest : public ::testing::Test {
   }
 
   // A group's heads are computed beside the context of the others; of all heads
-  // the context takes the place of Q exactly.
+  // the context takes the place of Q exactly, if it is as wide.
   void ExpectContextApart(const Step& step) {
     ExpectApart(step, {Role::kFactors, Role::kContext});
-    if (step.heads_per_group != shape_.heads) {
+    const LayerShape& layer = shape_.layers[step.layer];
+    if (step.heads_per_group != shape_.heads ||
+        shape_.query_dim(layer) != shape_.value_dim(layer)) {
       ExpectApart(step, {Role::kQkv, Role::kContext});
       return;
     }

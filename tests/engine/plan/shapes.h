@@ -31,7 +31,8 @@ inline int Pick(std::mt19937& random, int low, int high) {
   return std::uniform_int_distribution<int>(low, high)(random);
 }
 
-// Any shape that a model may have: dense, factored and mixed layers.
+// Any shape that a model may have: dense, factored and mixed layers, some with
+// heads of other widths.
 inline ModelShape RandomModel(std::mt19937& random) {
   ModelShape shape;
   shape.head_dim = Pick(random, 0, 1) == 0 ? 32 : 64;
@@ -47,6 +48,12 @@ inline ModelShape RandomModel(std::mt19937& random) {
   const int layers = Pick(random, 1, 4);
   for (int i = 0; i < layers; ++i) {
     shape.layers.push_back({rank(), rank(), rank(), rank(), rank(), rank()});
+  }
+  if (Pick(random, 0, 1) == 1) {
+    for (LayerShape& layer : shape.layers) {
+      layer.query_dim = 16 * Pick(random, 0, 8);
+      layer.value_dim = 16 * Pick(random, 0, 8);
+    }
   }
   const int heads = Pick(random, 0, 2);
   for (int i = 0; i < heads; ++i) {

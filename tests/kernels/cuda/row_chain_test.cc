@@ -162,6 +162,7 @@ TEST_P(RowChainTest, SameBitsOfAnyWidths) {
     ExpectSameBits(20, {8, 8, hidden, 8});
     ExpectSameBits(20, {hidden - 8, 200, hidden, 40});
     ExpectSameBits(33, {264, 72, hidden, 136});
+    ExpectSameBits(33, {hidden + 192, 72, hidden, 136});
   }
   ExpectSameBits(20, {384, 32, 384, 528});  // three tiles a warp, and more
 }
