@@ -10,9 +10,11 @@
 #include <ctime>
 #include <fstream>
 #include <memory>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "engine/engine.h"
@@ -80,6 +82,16 @@ std::string RankSummary(const ModelShape& shape) {
                       " matrices factored, ranks ", least, " to ", most);
 }
 
+// "; heads of 32, 48 columns", or nothing where all are hidden / heads wide.
+std::string HeadSummary(const ModelShape& shape) {
+  std::set<int> dims;
+  for (const LayerShape& layer : shape.layers) {
+    dims.insert({shape.query_dim(layer), shape.value_dim(layer)});
+  }
+  if (dims == std::set<int>{shape.head_dim}) return "";
+  return absl::StrCat("; heads of ", absl::StrJoin(dims, ", "), " columns");
+}
+
 void LogEngine(const Engine& engine, absl::Duration took) {
   const ModelConfig& config = engine.model_config();
   const ModelShape& shape = engine.model_shape();
@@ -89,7 +101,7 @@ void LogEngine(const Engine& engine, absl::Duration took) {
         config.task == Task::kEmbedding ? "embedding" : "classification"},
        {"layers", static_cast<int64_t>(shape.layers.size())},
        {"hidden", shape.hidden},
-       {"ranks", RankSummary(shape)},
+       {"ranks", absl::StrCat(RankSummary(shape), HeadSummary(shape))},
        {"max_tokens", shape.max_tokens},
        {"weights", FormatBytes(engine.weight_bytes())},
        {"dense_equivalent",

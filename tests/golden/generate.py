@@ -105,6 +105,59 @@ def stored_as_dense(tensors):
     return result
 
 
+def head_dims(layer):
+    """Other widths of heads than hidden / heads: of query and key, of value."""
+    return [(32, 48), (16, 64)][layer]
+
+
+def narrower(tensors, heads):
+    """Attention's matrices and biases cut to head_dims(), from each head its
+    first columns."""
+    result = {}
+    for name, tensor in tensors.items():
+        parts = name.split(".")
+        if ".attention." in name and "LayerNorm" not in name:
+            qk, v = head_dims(int(parts[2]))
+            width = qk if parts[-2] in ("query", "key") else v
+            if parts[-2] == "dense" and parts[-1] == "weight":
+                tensor = tensor.unflatten(1, (heads, -1))[:, :, :width].flatten(1)
+            elif parts[-2] != "dense":
+                tensor = tensor.unflatten(0, (heads, -1))[:, :width].flatten(0, 1)
+        result[name] = tensor
+    return result
+
+
+def widened(tensors, heads, seed):
+    """The inverse, in float64, as far as attention goes: heads of hidden / heads
+    columns whose query·key and value·output are those of narrower ones. With
+    orthonormal rows M [narrow, wide], q·M·(k·M)ᵀ = q·kᵀ and v·M·(Mᵀ·o) = v·o."""
+    generator = torch.Generator().manual_seed(seed)
+    hidden = tensors["embeddings.word_embeddings.weight"].shape[1]
+    bases = {}
+    result = {}
+    for name, tensor in tensors.items():
+        parts = name.split(".")
+        result[name] = tensor
+        is_output = parts[-2:] == ["dense", "weight"]
+        if (".attention." not in name or "LayerNorm" in name
+                or parts[-2] == "dense" and not is_output):
+            continue
+        qk, v = head_dims(int(parts[2]))
+        kind = "qk" if parts[-2] in ("query", "key") else "v"
+        key = (parts[2], kind)
+        if key not in bases:
+            square = torch.randn(heads, hidden // heads, hidden // heads,
+                                 generator=generator, dtype=torch.float64)
+            bases[key] = torch.linalg.qr(square)[0][:, :qk if kind == "qk" else v]
+        rotate = (lambda t: torch.einsum("hn...,hnw->hw...", t, bases[key])
+                  .flatten(0, 1))
+        if is_output:
+            result[name] = rotate(tensor.T.unflatten(0, (heads, -1))).T.contiguous()
+        else:
+            result[name] = rotate(tensor.unflatten(0, (heads, -1)))
+    return result
+
+
 def legacy_names(tensors):
     """As TensorFlow checkpoints were once converted."""
     result = {}
@@ -221,6 +274,26 @@ def plain_encoder(name, seed, **options):
         tokenizer)
 
 
+def narrow_heads(name, seed, ranks, dtype):
+    """Heads of other widths, format 2, some matrices factored besides. What
+    Hugging Face runs is the dense model of which they are the exact reduction."""
+    folder = fresh(name)
+    heads = 2
+    config = make_config(hidden_size=128, num_attention_heads=heads)
+    model = BertModel(config, add_pooling_layer=False)
+    randomize(model, seed)
+    tokenizer = save_tokenizer(folder)
+    model.save_pretrained(folder)
+    stored = store(folder, factored(narrower(model.state_dict(), heads), ranks),
+                   dtype, metadata={"svdserve.format": "2"})
+    model = model.double().eval()
+    model.load_state_dict(widened(stored_as_dense(stored), heads, seed))
+    write_golden(
+        folder, seed,
+        lambda item: model(**as_batch(item)).last_hidden_state.mean(dim=1),
+        tokenizer)
+
+
 def sentence_model(name, seed, pooling, dense=(), normalize=False, prompts=None,
                    default_prompt=None, max_seq_length=None, old_files=False,
                    dense_ranks=None, **options):
@@ -302,6 +375,11 @@ SOME = {"layer.0.attention.self.query": 16, "layer.0.attention.self.key": 16,
         "layer.0.intermediate.dense": 19, "layer.1.attention.self.key": 8,
         "layer.1.output.dense": 21}
 
+NARROW = {"layer.0.attention.self.key": 40,
+          "layer.0.attention.self.value": 48,
+          "layer.1.attention.self.query": 24,
+          "layer.1.attention.output.dense": 56, "intermediate.dense": 30}
+
 
 def main():
     torch.manual_seed(0)
@@ -337,6 +415,7 @@ def main():
                    dense=[(48, torch.nn.GELU())])
     classifier("classify_factored", 14, ["no", "maybe", "yes"], dtype=f16,
                ranks={**EVERY, "pooler.dense": 9}, hidden_act="gelu_new")
+    narrow_heads("narrow_heads_f16", 15, NARROW, f16)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,28 @@ TEST_F(InspectTest, CompressedModelAgreesWithItsReport) {
   EXPECT_FALSE(json.contains("plan"));
 }
 
+// Heads of 32 and 48 columns in the first layer, 16 and the usual 64 in the
+// second; hidden 128.
+TEST_F(InspectTest, HeadsOfOtherWidths) {
+  options_.model = "tests/golden/models/narrow_heads_f16";
+  options_.plan = "4x32";
+  const Inspection cpu = InspectOrDie();
+  EXPECT_EQ(cpu.dense_matrix_parameters, 2 * (4 * 128 * 128 + 2 * 128 * 96));
+  const int first = 64 * 128 + 40 * (128 + 64) + 48 * (128 + 96) + 96 * 128;
+  const int second = 24 * (128 + 32) + 32 * 128 + 128 * 128 + 56 * (128 + 128);
+  EXPECT_EQ(cpu.matrix_parameters,
+            first + second + 2 * (30 * (128 + 96) + 96 * 128));
+  EXPECT_THAT(cpu.ToText(), HasSubstr("2 heads of 64"));
+  EXPECT_THAT(cpu.ToText(),
+              HasSubstr("heads of 32 (query, key) and 48 (value)"));
+  const nlohmann::json json = nlohmann::json::parse(cpu.ToJson());
+  EXPECT_EQ(json["head_dims"][1]["query"], 16);
+  EXPECT_EQ(json["head_dims"][1]["value"], 64);
+  options_.device = Device::kCuda;
+  const Inspection gpu = InspectOrDie();
+  EXPECT_EQ(gpu.plan->plan.steps[1].way, Way::kMixed);
+}
+
 TEST_F(InspectTest, PlansABatch) {
   options_.plan = "4x32";
   const Inspection result = InspectOrDie();

@@ -29,10 +29,12 @@ int MostWholeRank(const ModelShape& shape) {
 
 bool IsRank(int rank, int most) { return rank > 0 && rank <= most; }
 
-int AttentionMaxTokens(const ModelShape& shape, const LayerShape& ranks) {
-  if (std::min({ranks.query, ranks.key, ranks.value}) == 0) return 0;
-  const auto* limit = std::ranges::find(kAttentionLimits, shape.head_dim,
-                                        &AttentionLimit::head_dim);
+int AttentionMaxTokens(const ModelShape& shape, const LayerShape& layer) {
+  if (std::min({layer.query, layer.key, layer.value}) == 0) return 0;
+  const int head_dim = shape.query_dim(layer);
+  if (head_dim != shape.value_dim(layer)) return 0;
+  const auto* limit =
+      std::ranges::find(kAttentionLimits, head_dim, &AttentionLimit::head_dim);
   return limit == std::ranges::end(kAttentionLimits) ? 0 : limit->max_tokens;
 }
 
@@ -45,18 +47,18 @@ int WeightBytes(int in, int out) {
 }
 int RowBytes(int columns) { return CeilDiv(columns, 64) * 8 * 272; }
 
-int ChainRows(const ModelShape& shape, const LayerShape& ranks) {
+int ChainRows(const ModelShape& shape, const LayerShape& layer) {
   const int hidden = shape.hidden;
-  const int rank = ranks.attention_output;
+  const int rank = layer.attention_output;
   const bool has_width = hidden == 384 || hidden == 768 || hidden == 1024;
-  if (!has_width || rank == 0 || ranks.ffn_in == 0) return 0;
-  const int width = shape.heads * shape.head_dim;
+  if (!has_width || rank == 0 || layer.ffn_in == 0) return 0;
+  const int width = shape.heads * shape.value_dim(layer);
   const int first =
       WeightBytes(width, rank) + WeightBytes(rank, hidden) + RowBytes(width);
   const int warps = hidden > 512 ? hidden / 128 : hidden / 64;
   const int rest = 16 * (hidden / 8 + 8) * 4 + warps * 272 + 1024 + 56;
   const int bytes = CeilDiv(std::max(first, RowBytes(hidden)), 1024) * 1024 +
-                    WeightBytes(hidden, ranks.ffn_in) + RowBytes(rank) + rest;
+                    WeightBytes(hidden, layer.ffn_in) + RowBytes(rank) + rest;
   return bytes <= kSharedBytes ? kChainRows : 0;
 }
 
@@ -68,14 +70,14 @@ PlanTarget HopperTarget(const ModelShape& shape) {
                        .device = Device::kCuda,
                        .sm = 90,
                        .multiprocessors = 132};
-  for (const LayerShape& ranks : shape.layers) {
+  for (const LayerShape& layer : shape.layers) {
     target.fusion.push_back(
-        {.attention_max_tokens = AttentionMaxTokens(shape, ranks),
-         .feed_forward = IsRank(ranks.ffn_in, kMostInRank) &&
-                         IsRank(ranks.ffn_out, kMostOutRank),
-         .feed_forward_whole = IsRank(ranks.ffn_in, MostWholeRank(shape)) &&
-                               IsRank(ranks.ffn_out, MostWholeRank(shape)),
-         .chain_rows = ChainRows(shape, ranks)});
+        {.attention_max_tokens = AttentionMaxTokens(shape, layer),
+         .feed_forward = IsRank(layer.ffn_in, kMostInRank) &&
+                         IsRank(layer.ffn_out, kMostOutRank),
+         .feed_forward_whole = IsRank(layer.ffn_in, MostWholeRank(shape)) &&
+                               IsRank(layer.ffn_out, MostWholeRank(shape)),
+         .chain_rows = ChainRows(shape, layer)});
   }
   return target;
 }

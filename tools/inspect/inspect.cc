@@ -22,17 +22,32 @@ struct Column {
   const char* name;
   int LayerShape::*rank;
   Linear EncoderLayer::*linear;
+  bool has_heads;  // of the dense model: [hidden, hidden]
 };
 
 constexpr std::array<Column, 6> kColumns = {{
-    {"query", &LayerShape::query, &EncoderLayer::query},
-    {"key", &LayerShape::key, &EncoderLayer::key},
-    {"value", &LayerShape::value, &EncoderLayer::value},
+    {"query", &LayerShape::query, &EncoderLayer::query, true},
+    {"key", &LayerShape::key, &EncoderLayer::key, true},
+    {"value", &LayerShape::value, &EncoderLayer::value, true},
     {"attention_output", &LayerShape::attention_output,
-     &EncoderLayer::attention_output},
-    {"ffn_in", &LayerShape::ffn_in, &EncoderLayer::ffn_in},
-    {"ffn_out", &LayerShape::ffn_out, &EncoderLayer::ffn_out},
+     &EncoderLayer::attention_output, true},
+    {"ffn_in", &LayerShape::ffn_in, &EncoderLayer::ffn_in, false},
+    {"ffn_out", &LayerShape::ffn_out, &EncoderLayer::ffn_out, false},
 }};
+
+// What the matrix has in the dense model with heads of the usual width.
+int64_t DenseParameters(const Column& column, const Linear& linear,
+                        const ModelShape& shape) {
+  if (column.has_heads) return int64_t{1} * shape.hidden * shape.hidden;
+  return int64_t{1} * linear.in * linear.out;
+}
+
+// Widths of heads where they are not the usual ones.
+std::string HeadsText(const ModelShape& shape, const LayerShape& layer) {
+  if (layer.query_dim == 0 && layer.value_dim == 0) return "";
+  return absl::StrFormat("  heads of %d (query, key) and %d (value)",
+                         shape.query_dim(layer), shape.value_dim(layer));
+}
 
 const char* PoolingName(Pooling pooling) {
   switch (pooling) {
@@ -214,6 +229,7 @@ std::string Inspection::ToText() const {
       absl::StrAppendFormat(
           &text, "%17s", rank == 0 ? std::string("dense") : absl::StrCat(rank));
     }
+    text += HeadsText(shape, shape.layers[i]);
   }
   text += "\n";
   if (plan.has_value()) text += PlanText(*plan);
@@ -247,6 +263,8 @@ std::string Inspection::ToJson() const {
       ranks[column.name] = layer.*column.rank;
     }
     json["ranks"].push_back(ranks);
+    json["head_dims"].push_back(
+        {{"query", shape.query_dim(layer)}, {"value", shape.value_dim(layer)}});
   }
   if (plan.has_value()) json["plan"] = PlanJson(*plan);
   return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) +
@@ -264,11 +282,11 @@ absl::StatusOr<Inspection> Inspect(const InspectOptions& options) {
   for (const EncoderLayer& layer : model->layers) {
     for (const Column& column : kColumns) {
       const Linear& linear = layer.*column.linear;
-      const int64_t dense = int64_t{1} * linear.in * linear.out;
-      result.dense_matrix_parameters += dense;
+      result.dense_matrix_parameters +=
+          DenseParameters(column, linear, model->shape);
       result.matrix_parameters +=
           linear.rank == 0
-              ? dense
+              ? int64_t{1} * linear.in * linear.out
               : int64_t{1} * linear.rank * (linear.in + linear.out);
     }
   }
