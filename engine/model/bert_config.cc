@@ -1,6 +1,8 @@
 #include "engine/model/bert_config.h"
 
-#include <map>
+#include <algorithm>
+#include <span>
+#include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "engine/model/json_fields.h"
@@ -17,23 +19,32 @@ constexpr int kMaxVocab = 1 << 24;
 constexpr int kMaxPositions = 1 << 20;
 constexpr int kMaxTypes = 256;  // type ids are bytes
 constexpr int kMaxLabels = 1 << 14;
+constexpr double kDefaultEpsilon = 1e-12;  // of every model type
 
-Activation ParseActivation(JsonFields& fields) {
-  const std::string name = fields.String("hidden_act", "gelu");
+Activation ParseActivation(const char* key, JsonFields& fields) {
+  const std::string name = fields.String(key, "gelu");
   if (name == "gelu") return Activation::kGelu;
   if (name == "gelu_new" || name == "gelu_pytorch_tanh") {
     return Activation::kGeluTanh;
   }
   if (name == "relu") return Activation::kRelu;
   fields.Unimplemented(
-      "hidden_act",
+      key,
       absl::StrCat("is \"", name,
                    "\"; served are gelu, gelu_new, gelu_pytorch_tanh, relu"));
   return Activation::kGelu;
 }
 
-// Architectures whose encoder is BertModel; other heads' weights are ignored.
-Task ParseTask(const json& config, JsonFields& fields) {
+std::string Listed(std::span<const std::string_view> names) {
+  std::string list;
+  for (const std::string_view name : names) {
+    list.append(name).append(", ");
+  }
+  return list;
+}
+
+Task ParseTask(const Architecture& architecture, const json& config,
+               JsonFields& fields) {
   if (!fields.Has("architectures")) return Task::kEmbedding;
   const json& list = config["architectures"];
   if (!list.is_array() || list.size() != 1 || !list[0].is_string()) {
@@ -41,14 +52,14 @@ Task ParseTask(const json& config, JsonFields& fields) {
     return Task::kEmbedding;
   }
   const std::string name = list[0].get<std::string>();
-  if (name == "BertForSequenceClassification") return Task::kClassification;
-  if (name != "BertModel" && name != "BertForMaskedLM" &&
-      name != "BertForPreTraining") {
+  if (name == architecture.classifier) return Task::kClassification;
+  if (std::ranges::find(architecture.encoders, name) ==
+      architecture.encoders.end()) {
     fields.Unimplemented(
         "architectures",
-        absl::StrCat("names ", name,
-                     "; served are BertModel (also within BertForMaskedLM or "
-                     "BertForPreTraining) and BertForSequenceClassification"));
+        absl::StrCat("names ", name, "; served with this \"model_type\" are ",
+                     Listed(architecture.encoders),
+                     std::string(architecture.classifier)));
   }
   return Task::kEmbedding;
 }
@@ -78,13 +89,20 @@ std::vector<std::string> ParseLabels(const json& config, JsonFields& fields) {
   return labels;
 }
 
-// What BERT's configuration can say and the engine does not do.
-void RefuseVariants(const json& config, JsonFields& fields) {
+// Null, with an error in `fields`, for a model type that is not served.
+const Architecture* ParseModelType(JsonFields& fields) {
   const std::string type = fields.String("model_type", "bert");
-  if (type != "bert") {
-    fields.Unimplemented("model_type",
-                         absl::StrCat("is \"", type, "\"; served is \"bert\""));
+  const Architecture* architecture = FindArchitecture(type);
+  if (architecture == nullptr) {
+    fields.Unimplemented(
+        "model_type",
+        absl::StrCat("is \"", type, "\"; served are ", ServedModelTypes()));
   }
+  return architecture;
+}
+
+// What a configuration can say and the engine does not do.
+void RefuseVariants(const json& config, JsonFields& fields) {
   const std::string positions =
       fields.String("position_embedding_type", "absolute");
   if (positions != "absolute") {
@@ -106,21 +124,34 @@ void RefuseVariants(const json& config, JsonFields& fields) {
   }
 }
 
+void ParsePositions(JsonFields& fields, BertConfig& bert) {
+  const char* key = "max_position_embeddings";
+  bert.max_positions = fields.Int(key, 1, kMaxPositions);
+  if (!bert.architecture->positions_follow_padding) return;
+  // 1 is the default of RoBERTa and XLM-R.
+  bert.unused_positions = fields.Int("pad_token_id", 0, kMaxPositions, 1) + 1;
+  bert.max_positions -= bert.unused_positions;
+  if (bert.max_positions >= 1) return;
+  fields.Fail(key, absl::StrCat("leaves no position for an input: they begin "
+                                "at \"pad_token_id\" + 1, ",
+                                bert.unused_positions));
+}
+
 void CheckHeads(const BertConfig& bert, JsonFields& fields) {
   if (!fields.status().ok()) return;
+  const ConfigKeys& keys = bert.architecture->keys;
   if (bert.hidden % bert.heads != 0) {
-    fields.Fail("hidden_size", absl::StrCat("(", bert.hidden,
-                                            ") must be a multiple of "
-                                            "\"num_attention_heads\" (",
-                                            bert.heads, ")"));
+    fields.Fail(keys.hidden,
+                absl::StrCat("(", bert.hidden, ") must be a multiple of \"",
+                             keys.heads, "\" (", bert.heads, ")"));
     return;
   }
   const int head_dim = bert.hidden / bert.heads;
   if (head_dim % kHeadDimStep != 0 || head_dim > kMaxHeadDim) {
-    fields.Unimplemented("num_attention_heads",
-                         absl::StrCat("gives heads of width ", head_dim,
-                                      "; served are multiples of ",
-                                      kHeadDimStep, " up to ", kMaxHeadDim));
+    fields.Unimplemented(
+        keys.heads, absl::StrCat("gives heads of width ", head_dim,
+                                 "; served are multiples of ", kHeadDimStep,
+                                 " up to ", kMaxHeadDim));
   }
 }
 
@@ -130,19 +161,27 @@ absl::StatusOr<BertConfig> ParseBertConfig(const json& config,
                                            const std::string& source) {
   JsonFields fields(config, source);
   if (!fields.status().ok()) return fields.status();
-  RefuseVariants(config, fields);
   BertConfig bert;
-  bert.task = ParseTask(config, fields);
-  bert.hidden = fields.Int("hidden_size", 1, kMaxWidth);
-  bert.heads = fields.Int("num_attention_heads", 1, kMaxWidth);
-  bert.layers = fields.Int("num_hidden_layers", 1, kMaxLayers);
-  bert.intermediate = fields.Int("intermediate_size", 1, kMaxWidth);
+  bert.architecture = ParseModelType(fields);
+  if (bert.architecture == nullptr) return fields.status();
+  const Architecture& architecture = *bert.architecture;
+  const ConfigKeys& keys = architecture.keys;
+  RefuseVariants(config, fields);
+  bert.task = ParseTask(architecture, config, fields);
+  bert.hidden = fields.Int(keys.hidden, 1, kMaxWidth);
+  bert.heads = fields.Int(keys.heads, 1, kMaxWidth);
+  bert.layers = fields.Int(keys.layers, 1, kMaxLayers);
+  bert.intermediate = fields.Int(keys.intermediate, 1, kMaxWidth);
   bert.vocab = fields.Int("vocab_size", 1, kMaxVocab);
-  bert.max_positions = fields.Int("max_position_embeddings", 1, kMaxPositions);
-  bert.type_vocab = fields.Int("type_vocab_size", 1, kMaxTypes, 2);
-  bert.layer_norm_eps =
-      static_cast<float>(fields.Number("layer_norm_eps", 0, 1, 1e-12));
-  bert.activation = ParseActivation(fields);
+  ParsePositions(fields, bert);
+  bert.type_vocab = architecture.token_types
+                        ? fields.Int("type_vocab_size", 1, kMaxTypes, 2)
+                        : 1;
+  bert.layer_norm_eps = static_cast<float>(
+      architecture.configured_epsilon
+          ? fields.Number("layer_norm_eps", 0, 1, kDefaultEpsilon)
+          : kDefaultEpsilon);
+  bert.activation = ParseActivation(keys.activation, fields);
   if (bert.task == Task::kClassification) {
     bert.labels = ParseLabels(config, fields);
   }

@@ -17,22 +17,6 @@ namespace {
 constexpr std::string_view kSingle = "model.safetensors";
 constexpr std::string_view kIndex = "model.safetensors.index.json";
 
-std::string Canonical(std::string_view name) {
-  constexpr std::string_view kPrefix = "bert.";
-  constexpr std::string_view kGamma = ".gamma";
-  constexpr std::string_view kBeta = ".beta";
-  if (name.starts_with(kPrefix)) name.remove_prefix(kPrefix.size());
-  if (name.ends_with(kGamma)) {
-    name.remove_suffix(kGamma.size());
-    return absl::StrCat(std::string(name), ".weight");
-  }
-  if (name.ends_with(kBeta)) {
-    name.remove_suffix(kBeta.size());
-    return absl::StrCat(std::string(name), ".bias");
-  }
-  return std::string(name);
-}
-
 bool IsFactor(std::string_view name) {
   return name.ends_with(".U") || name.ends_with(".V");
 }
@@ -112,9 +96,11 @@ std::string JoinPath(const std::string& directory, const std::string& name) {
   return (std::filesystem::path(directory) / name).string();
 }
 
-absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& directory) {
+absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& directory,
+                                            const Architecture& architecture) {
   Checkpoint checkpoint;
   checkpoint.directory_ = directory;
+  checkpoint.architecture_ = &architecture;
   const std::string single = JoinPath(directory, std::string(kSingle));
   if (Exists(single)) {
     absl::Status added = checkpoint.AddFile(single);
@@ -133,7 +119,8 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& directory) {
     if (!added.ok()) return added;
   }
   for (const auto& [name, shard] : *shard_of) {
-    const auto found = checkpoint.tensors_.find(Canonical(name));
+    const auto found =
+        checkpoint.tensors_.find(architecture.CanonicalName(name));
     if (found == checkpoint.tensors_.end() ||
         checkpoint.files_[found->second.file].path() !=
             JoinPath(directory, shard)) {
@@ -157,8 +144,9 @@ absl::Status Checkpoint::AddFile(const std::string& path) {
   const int index = static_cast<int>(files_.size());
   files_.push_back(*std::move(file));
   for (const auto& [name, entry] : files_.back().entries()) {
-    const auto [it, added] = tensors_.try_emplace(
-        Canonical(name), Location{.file = index, .original_name = name});
+    const auto [it, added] =
+        tensors_.try_emplace(architecture_->CanonicalName(name),
+                             Location{.file = index, .original_name = name});
     if (!added) {
       return absl::InvalidArgumentError(
           absl::StrCat(path, ": tensor \"", name, "\": is also in ",
@@ -218,7 +206,7 @@ absl::StatusOr<Tensor> Checkpoint::Load(
     return absl::InvalidArgumentError(absl::StrCat(
         files_.size() == 1 ? files_[0].path()
                            : JoinPath(directory_, std::string(kIndex)),
-        ": tensor \"", name, "\": is missing"));
+        ": tensor \"", OwnName(name), "\": is missing"));
   }
   if (Entry(name).shape != shape) {
     return Error(name,

@@ -1,11 +1,10 @@
 // The weight files of one directory, as one map from name to tensor:
 // model.safetensors, or the shards that model.safetensors.index.json lists.
 //
-// Names are given as BertModel spells them: without the prefix `bert.`, and
-// `LayerNorm.gamma` / `.beta` of old checkpoints as `.weight` / `.bias`.
-// Immutable after Open(); thread-safe.
+// Names are canonical: as BertModel spells them, whatever the architecture's
+// own are. Immutable after Open(); thread-safe.
 //
-//   auto checkpoint = Checkpoint::Open("models/minilm");
+//   auto checkpoint = Checkpoint::Open("models/minilm", *config.architecture);
 //   auto t = checkpoint->Load("embeddings.word_embeddings.weight", {v, h});
 #ifndef SVDSERVE_ENGINE_MODEL_CHECKPOINT_H_
 #define SVDSERVE_ENGINE_MODEL_CHECKPOINT_H_
@@ -17,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/model/architecture.h"
 #include "engine/model/safetensors.h"
 
 namespace svdserve {
@@ -34,7 +34,8 @@ class Checkpoint {
     std::string original_name;  // in the file
   };
 
-  static absl::StatusOr<Checkpoint> Open(const std::string& directory);
+  static absl::StatusOr<Checkpoint> Open(const std::string& directory,
+                                         const Architecture& architecture);
 
   const std::vector<SafetensorsFile>& files() const { return files_; }
   const std::map<std::string, Location>& tensors() const { return tensors_; }
@@ -50,13 +51,19 @@ class Checkpoint {
                               const std::vector<int64_t>& shape) const;
 
   // INVALID_ARGUMENT "FILE: tensor "NAME": REASON", for a tensor that exists.
+  // Messages have the names of the file.
   absl::Status Error(const std::string& name, const std::string& reason) const;
+  // As this architecture's files spell it, for messages.
+  std::string OwnName(const std::string& name) const {
+    return architecture_->OwnName(name);
+  }
 
  private:
   absl::Status AddFile(const std::string& path);
   absl::Status CheckFormat(const SafetensorsFile& file) const;
 
   std::string directory_;
+  const Architecture* architecture_ = nullptr;
   std::vector<SafetensorsFile> files_;
   std::map<std::string, Location> tensors_;  // by canonical name
 };

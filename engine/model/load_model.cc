@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/model/architecture.h"
 #include "engine/model/bert_config.h"
 #include "engine/model/checkpoint.h"
 #include "engine/model/model.h"
@@ -24,8 +25,8 @@ namespace {
 // first error is kept; the rest then returns empty tensors.
 class WeightLoader {
  public:
-  explicit WeightLoader(const Checkpoint& checkpoint)
-      : checkpoint_(checkpoint) {}
+  WeightLoader(const Checkpoint& checkpoint, const Architecture& architecture)
+      : checkpoint_(checkpoint), architecture_(architecture) {}
 
   Tensor Load(const std::string& name, const std::vector<int64_t>& shape) {
     if (!status_.ok()) return Tensor();
@@ -108,7 +109,8 @@ class WeightLoader {
     Fail(checkpoint_.Error(
         Stored(key, ".V"),
         absl::StrCat("has heads of width ", key_dim, ", but \"",
-                     Stored(query, ".V"), "\" has heads of width ", query_dim,
+                     checkpoint_.OwnName(Stored(query, ".V")),
+                     "\" has heads of width ", query_dim,
                      "; they must be the same")));
   }
 
@@ -139,8 +141,9 @@ class WeightLoader {
     for (const std::string& factor : {u, v}) {
       if (checkpoint_.Has(factor)) continue;
       const std::string& other = factor == u ? v : u;
-      Fail(checkpoint_.Error(other,
-                             absl::StrCat("comes without \"", factor, "\"")));
+      Fail(checkpoint_.Error(
+          other,
+          absl::StrCat("comes without \"", checkpoint_.OwnName(factor), "\"")));
       return 0;
     }
     if (checkpoint_.Has(name + ".weight")) {
@@ -160,27 +163,53 @@ class WeightLoader {
     return static_cast<int>(shape[1]);
   }
 
-  // Buffers, and heads of other tasks.
-  static bool Ignored(std::string_view name) {
+  // Buffers, and heads that the task does not use.
+  bool Ignored(std::string_view name) const {
     return name == "embeddings.position_ids" ||
-           name == "embeddings.token_type_ids" || name.starts_with("cls.") ||
-           name.starts_with("pooler.") || name.starts_with("classifier.");
+           name == "embeddings.token_type_ids" ||
+           std::ranges::any_of(architecture_.heads, [name](const auto& head) {
+             return name.starts_with(head);
+           });
   }
 
   const Checkpoint& checkpoint_;
+  const Architecture& architecture_;
   std::set<std::string> used_;
   absl::Status status_;
 };
 
+// A matrix without its first `count` rows; shares its bytes.
+Tensor DropRows(const Tensor& matrix, int count) {
+  if (matrix.empty() || count == 0) return matrix;
+  std::vector<int64_t> shape = matrix.shape();
+  const int64_t skipped = count * shape[1] * BytesOf(matrix.dtype());
+  shape[0] -= count;
+  return Tensor(matrix.dtype(), std::move(shape),
+                {matrix.bytes(), matrix.data() + skipped});
+}
+
+Tensor LoadPositions(const BertConfig& bert, WeightLoader& weights) {
+  const int rows = bert.unused_positions + bert.max_positions;
+  return DropRows(weights.Load("embeddings.position_embeddings.weight",
+                               {rows, bert.hidden}),
+                  bert.unused_positions);
+}
+
+// One row of zeros for a model without token types.
+Tensor LoadTokenTypes(const BertConfig& bert, WeightLoader& weights) {
+  if (!bert.architecture->token_types) {
+    return Tensor::FromF32({1, bert.hidden}, std::vector<float>(bert.hidden));
+  }
+  return weights.Load("embeddings.token_type_embeddings.weight",
+                      {bert.type_vocab, bert.hidden});
+}
+
 Embeddings LoadEmbeddings(const BertConfig& bert, WeightLoader& weights) {
-  const std::string name = "embeddings.";
-  return {.word = weights.Load(name + "word_embeddings.weight",
+  return {.word = weights.Load("embeddings.word_embeddings.weight",
                                {bert.vocab, bert.hidden}),
-          .position = weights.Load(name + "position_embeddings.weight",
-                                   {bert.max_positions, bert.hidden}),
-          .token_type = weights.Load(name + "token_type_embeddings.weight",
-                                     {bert.type_vocab, bert.hidden}),
-          .norm = weights.LoadNorm(name + "LayerNorm", bert.hidden)};
+          .position = LoadPositions(bert, weights),
+          .token_type = LoadTokenTypes(bert, weights),
+          .norm = weights.LoadNorm("embeddings.LayerNorm", bert.hidden)};
 }
 
 // The matrices of a layer's attention.
@@ -247,25 +276,25 @@ LayerShape LayerShapeFrom(const EncoderLayer& layer, const ModelShape& model) {
           .value_dim = value_dim == model.head_dim ? 0 : value_dim};
 }
 
-// BERT's pooler and classifier, for BertForSequenceClassification.
 std::vector<HeadLayer> LoadClassifier(const BertConfig& bert,
                                       WeightLoader& weights) {
+  const auto& [inner, last] = bert.architecture->head;
   const int labels = static_cast<int>(bert.labels.size());
-  return {
-      {.linear = weights.LoadLinear("pooler.dense", bert.hidden, bert.hidden),
-       .activation = HeadActivation::kTanh},
-      {.linear = weights.LoadLinear("classifier", bert.hidden, labels),
-       .activation = HeadActivation::kIdentity}};
+  return {{.linear = weights.LoadLinear(inner.name, bert.hidden, bert.hidden),
+           .activation = inner.activation},
+          {.linear = weights.LoadLinear(last.name, bert.hidden, labels),
+           .activation = last.activation}};
 }
 
 // The Dense modules of sentence-transformers, each from files of its own.
 absl::StatusOr<std::vector<HeadLayer>> LoadDenseModules(
-    const std::vector<DenseModule>& modules) {
+    const std::vector<DenseModule>& modules, const Architecture& architecture) {
   std::vector<HeadLayer> head;
   for (const DenseModule& module : modules) {
-    absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(module.directory);
+    absl::StatusOr<Checkpoint> checkpoint =
+        Checkpoint::Open(module.directory, architecture);
     if (!checkpoint.ok()) return checkpoint.status();
-    WeightLoader weights(*checkpoint);
+    WeightLoader weights(*checkpoint, architecture);
     head.push_back({.linear = weights.LoadLinear("linear", module.in,
                                                  module.out, module.bias),
                     .activation = module.activation});
@@ -342,12 +371,15 @@ absl::StatusOr<Model> LoadModel(const std::string& directory) {
   if (!modules.ok()) return modules.status();
   absl::StatusOr<ModelConfig> config = MakeConfig(directory, *bert, *modules);
   if (!config.ok()) return config.status();
-  absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(directory);
+  const Architecture& architecture = *bert->architecture;
+  absl::StatusOr<Checkpoint> checkpoint =
+      Checkpoint::Open(directory, architecture);
   if (!checkpoint.ok()) return checkpoint.status();
 
   Model model;
+  model.architecture = &architecture;
   model.config = *std::move(config);
-  WeightLoader weights(*checkpoint);
+  WeightLoader weights(*checkpoint, architecture);
   model.embeddings = LoadEmbeddings(*bert, weights);
   for (int i = 0; i < bert->layers && weights.status().ok(); ++i) {
     model.layers.push_back(LoadLayer(*bert, i, weights));
@@ -356,7 +388,7 @@ absl::StatusOr<Model> LoadModel(const std::string& directory) {
     model.head = LoadClassifier(*bert, weights);
   } else {
     absl::StatusOr<std::vector<HeadLayer>> head =
-        LoadDenseModules(modules->dense);
+        LoadDenseModules(modules->dense, architecture);
     if (!head.ok()) return head.status();
     model.head = *std::move(head);
   }

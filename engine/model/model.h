@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/model/architecture.h"
 #include "engine/model/model_shape.h"
 #include "engine/model/tensor.h"
 
@@ -43,7 +44,7 @@ struct LayerNorm {
 struct Embeddings {
   Tensor word;        // [vocab, hidden]
   Tensor position;    // [max_positions, hidden]
-  Tensor token_type;  // [type_vocab, hidden]
+  Tensor token_type;  // [type_vocab, hidden]; [1, hidden] of zeros for none
   LayerNorm norm;
 };
 
@@ -58,7 +59,7 @@ struct EncoderLayer {
 };
 
 // A linear map and an activation after pooling: sentence-transformers' Dense
-// modules, BERT's pooler (tanh) and the classifier (identity), in order.
+// modules, or the parts of a classifier, in order.
 struct HeadLayer {
   Linear linear;
   HeadActivation activation = HeadActivation::kIdentity;
@@ -77,6 +78,7 @@ struct ModelConfig {
 };
 
 struct Model {
+  const Architecture* architecture = nullptr;  // of the checkpoint; static
   ModelConfig config;
   ModelShape shape;
   Embeddings embeddings;

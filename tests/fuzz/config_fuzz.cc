@@ -74,6 +74,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         svdserve::ParseBertConfig(*json, path);
     if (bert.ok()) {
       Require(bert->heads > 0 && bert->hidden % bert->heads == 0);
+      Require(bert->max_positions > 0 && bert->type_vocab > 0);
       hidden = bert->hidden;
     }
   }

@@ -49,6 +49,13 @@ CONFIG = {"architectures": ["BertModel"], "hidden_act": "gelu",
           "num_attention_heads": 2, "num_hidden_layers": 2,
           "position_embedding_type": "absolute", "type_vocab_size": 2,
           "vocab_size": 91, "is_decoder": False, "pruned_heads": {}}
+ROBERTA = {**CONFIG, "architectures": ["RobertaModel"],
+           "model_type": "roberta", "max_position_embeddings": 82,
+           "pad_token_id": 1, "type_vocab_size": 1}
+DISTILBERT = {"architectures": ["DistilBertModel"], "activation": "gelu",
+              "dim": 64, "hidden_dim": 96, "max_position_embeddings": 80,
+              "model_type": "distilbert", "n_heads": 2, "n_layers": 2,
+              "sinusoidal_pos_embds": False, "vocab_size": 91}
 MODULES = [{"idx": i, "name": str(i), "path": path,
             "type": "sentence_transformers.models." + kind}
            for i, (path, kind) in enumerate([
@@ -80,6 +87,15 @@ def config_seeds():
     yield "classifier", joined(
         {**CONFIG, "architectures": ["BertForSequenceClassification"],
          "id2label": {"0": "no", "1": "yes"}}, MODULES[:1])
+    yield "roberta", joined(ROBERTA, MODULES, OLD_POOLING, DENSE)
+    yield "xlm_roberta_classifier", joined(
+        {**ROBERTA, "model_type": "xlm-roberta",
+         "architectures": ["XLMRobertaForSequenceClassification"],
+         "id2label": {"0": "relevance"}})
+    yield "no_positions", joined({**ROBERTA, "pad_token_id": 81})
+    yield "distilbert", joined(DISTILBERT, MODULES, NEW_POOLING, DENSE)
+    yield "distilbert_keys_of_bert", joined({**CONFIG,
+                                             "model_type": "distilbert"})
     yield "odd_heads", joined({**CONFIG, "num_attention_heads": 3})
     yield "wrong_types", joined({**CONFIG, "hidden_size": "64"}, {}, [], 1, None)
     yield "lengths", joined(CONFIG, None, None, None, None,

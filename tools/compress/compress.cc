@@ -142,7 +142,8 @@ absl::StatusOr<CompressionReport> CompressModel(
   // Checks names, shapes, types and values of everything.
   absl::StatusOr<Model> model = LoadModel(options.input);
   if (!model.ok()) return model.status();
-  absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(options.input);
+  absl::StatusOr<Checkpoint> checkpoint =
+      Checkpoint::Open(options.input, *model->architecture);
   if (!checkpoint.ok()) return checkpoint.status();
 
   absl::Status status = CheckDense(ListMatrices(*model, {}), options.input);

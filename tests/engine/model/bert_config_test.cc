@@ -1,6 +1,7 @@
 #include "engine/model/bert_config.h"
 
 #include <string>
+#include <utility>
 
 #include "engine/model/strict_json.h"
 #include "gmock/gmock.h"
@@ -83,7 +84,13 @@ TEST_F(BertConfigTest, PretrainingHeadsAreIgnored) {
 
 TEST_F(BertConfigTest, NamesWhatIsNotServed) {
   const auto code = absl::StatusCode::kUnimplemented;
-  ExpectRefused("model_type", "roberta", code, "roberta");
+  for (const char* type : {"xlm-roberta-xl", "longformer", "deberta-v2"}) {
+    ExpectRefused("model_type", type, code,
+                  std::string("is \"") + type +
+                      "\"; served are bert, roberta, xlm-roberta, distilbert");
+  }
+  ExpectRefused("architectures", {"RobertaModel"}, code,
+                "BertForPreTraining, BertForSequenceClassification");
   ExpectRefused("architectures", {"BertForTokenClassification"}, code,
                 "BertForTokenClassification");
   ExpectRefused("position_embedding_type", "relative_key", code,
@@ -94,6 +101,79 @@ TEST_F(BertConfigTest, NamesWhatIsNotServed) {
   ExpectRefused("pruned_heads", {{"0", {0}}}, code, "pruning");
   ExpectRefused("quantization_config", {{"bits", 4}}, code, "must be F32");
   ExpectRefused("num_attention_heads", 2, code, "heads of width 8");
+}
+
+TEST_F(BertConfigTest, ReadsRoberta) {
+  for (const TinyCheckpoint& tiny :
+       {TinyCheckpoint::Roberta(), TinyCheckpoint::XlmRoberta()}) {
+    json_ = tiny.config;
+    EXPECT_EQ(Parse().architecture->model_type, json_["model_type"]);
+    EXPECT_EQ(Parse().max_positions, 4);
+    EXPECT_EQ(Parse().unused_positions, 2);
+    EXPECT_EQ(Parse().type_vocab, 1);
+    json_["layer_norm_eps"] = 1e-5;
+    EXPECT_EQ(Parse().layer_norm_eps, 1e-5f);
+    json_.erase("pad_token_id");  // 1, as in transformers
+    json_.erase("type_vocab_size");
+    EXPECT_EQ(Parse().unused_positions, 2);
+    EXPECT_EQ(Parse().type_vocab, 2);
+    json_["pad_token_id"] = 4;
+    EXPECT_EQ(Parse().max_positions, 1);
+  }
+  ExpectRefused("pad_token_id", -1, absl::StatusCode::kInvalidArgument,
+                "whole number from 0");
+  ExpectRefused("max_position_embeddings", 5,
+                absl::StatusCode::kInvalidArgument,
+                "begin at \"pad_token_id\" + 1, 5");
+  ExpectRefused("position_embedding_type", "relative_key",
+                absl::StatusCode::kUnimplemented, "served is \"absolute\"");
+  ExpectRefused("architectures", {"XLMRobertaForTokenClassification"},
+                absl::StatusCode::kUnimplemented,
+                "served with this \"model_type\" are XLMRobertaModel, "
+                "XLMRobertaForMaskedLM, XLMRobertaForSequenceClassification");
+}
+
+TEST_F(BertConfigTest, ReadsDistilBert) {
+  json_ = TinyCheckpoint::DistilBert().config;
+  json_["layer_norm_eps"] = 1e-3;  // these two are none of DistilBERT's
+  json_["hidden_act"] = "silu";
+  json_["pad_token_id"] = 3;
+  json_["activation"] = "relu";
+  json_["sinusoidal_pos_embds"] = true;  // how a training began
+  const BertConfig config = Parse();
+  EXPECT_EQ(config.architecture->model_type, "distilbert");
+  EXPECT_EQ(config.hidden, 16);
+  EXPECT_EQ(config.heads, 1);
+  EXPECT_EQ(config.layers, 1);
+  EXPECT_EQ(config.intermediate, 24);
+  EXPECT_EQ(config.max_positions, 4);
+  EXPECT_EQ(config.unused_positions, 0);
+  EXPECT_EQ(config.type_vocab, 1);
+  EXPECT_EQ(config.layer_norm_eps, 1e-12f);
+  EXPECT_EQ(config.activation, Activation::kRelu);
+  ExpectRefused("activation", "silu", absl::StatusCode::kUnimplemented, "silu");
+  ExpectRefused("n_heads", 2, absl::StatusCode::kUnimplemented,
+                "heads of width 8");
+  ExpectRefused("n_heads", nullptr, absl::StatusCode::kInvalidArgument,
+                "is missing");
+  json_["n_heads"] = 3;
+  ExpectRefused("dim", 16, absl::StatusCode::kInvalidArgument,
+                "must be a multiple of \"n_heads\"");
+}
+
+TEST_F(BertConfigTest, KnowsEachClassifier) {
+  for (const auto& [tiny, name] :
+       {std::pair{TinyCheckpoint::Roberta(),
+                  "RobertaForSequenceClassification"},
+        {TinyCheckpoint::XlmRoberta(), "XLMRobertaForSequenceClassification"},
+        {TinyCheckpoint::DistilBert(),
+         "DistilBertForSequenceClassification"}}) {
+    json_ = tiny.config;
+    EXPECT_EQ(Parse().task, Task::kEmbedding);
+    json_["architectures"] = {name};
+    EXPECT_EQ(Parse().task, Task::kClassification);
+    EXPECT_THAT(Parse().labels, ElementsAre("LABEL_0", "LABEL_1"));
+  }
 }
 
 TEST_F(BertConfigTest, HeadsAreAtMost128Wide) {

@@ -18,18 +18,39 @@ namespace {
 using nlohmann::json;
 using ::testing::HasSubstr;
 
-class DamageTest : public testing::Test {
+TinyCheckpoint Bert() {
+  TinyCheckpoint tiny;
+  tiny.Factor(TinyCheckpoint::kFfnIn, {16, 5}, {5, 24});
+  // A head of other widths, too.
+  const std::string attention = "encoder.layer.0.attention.";
+  tiny.Add(attention + "self.value.weight", {32, 16});
+  tiny.Add(attention + "self.value.bias", {32});
+  tiny.Add(attention + "output.dense.weight", {16, 32});
+  tiny.metadata["svdserve.format"] = "2";
+  return tiny;
+}
+
+TinyCheckpoint Roberta() {
+  TinyCheckpoint tiny = TinyCheckpoint::Roberta();
+  tiny.Factor(TinyCheckpoint::kQuery, {16, 5}, {5, 16});
+  return tiny;
+}
+
+TinyCheckpoint DistilBert() {
+  TinyCheckpoint tiny = TinyCheckpoint::DistilBert();
+  tiny.Factor("transformer.layer.0.ffn.lin2", {24, 5}, {5, 16});
+  return tiny;
+}
+
+struct Damaged {
+  const char* name;
+  TinyCheckpoint (*make)();
+};
+
+class DamageTest : public testing::TestWithParam<Damaged> {
  protected:
   void SetUp() override {
-    TinyCheckpoint tiny;
-    tiny.Factor(TinyCheckpoint::kFfnIn, {16, 5}, {5, 24});
-    // A head of other widths, too.
-    const std::string attention = "encoder.layer.0.attention.";
-    tiny.Add(attention + "self.value.weight", {32, 16});
-    tiny.Add(attention + "self.value.bias", {32});
-    tiny.Add(attention + "output.dense.weight", {16, 32});
-    tiny.metadata["svdserve.format"] = "2";
-    directory_ = tiny.Write();
+    directory_ = GetParam().make().Write();
     ASSERT_TRUE(LoadModel(directory_).ok());
   }
 
@@ -85,7 +106,7 @@ class DamageTest : public testing::Test {
   std::mt19937_64 random_{7};  // specified by the standard, alike everywhere
 };
 
-TEST_F(DamageTest, EveryTruncationIsRefused) {
+TEST_P(DamageTest, EveryTruncationIsRefused) {
   const std::string good = ReadFile(Path("model.safetensors"));
   for (size_t size = 0; size < good.size(); size += size < 100 ? 1 : 41) {
     WriteFile(Path("model.safetensors"), good.substr(0, size));
@@ -93,7 +114,7 @@ TEST_F(DamageTest, EveryTruncationIsRefused) {
   }
 }
 
-TEST_F(DamageTest, DamagedHeaders) {
+TEST_P(DamageTest, DamagedHeaders) {
   const std::string good = ReadFile(Path("model.safetensors"));
   const int header = static_cast<int>(good.find("}}")) + 2;
   int refused = 0;
@@ -104,7 +125,7 @@ TEST_F(DamageTest, DamagedHeaders) {
   EXPECT_GT(refused, 2400);  // what is left hit blanks, or changed nothing
 }
 
-TEST_F(DamageTest, DamagedData) {
+TEST_P(DamageTest, DamagedData) {
   const std::string good = ReadFile(Path("model.safetensors"));
   const int header = static_cast<int>(good.find("}}")) + 2;
   for (int i = 0; i < 500; ++i) {
@@ -118,7 +139,7 @@ TEST_F(DamageTest, DamagedData) {
   }
 }
 
-TEST_F(DamageTest, DamagedConfig) {
+TEST_P(DamageTest, DamagedConfig) {
   const std::string good = ReadFile(Path("config.json"));
   int refused = 0;
   for (int i = 0; i < 2000; ++i) {
@@ -129,7 +150,7 @@ TEST_F(DamageTest, DamagedConfig) {
 }
 
 // Well-formed headers that lie: any field of any entry, replaced.
-TEST_F(DamageTest, LyingHeaders) {
+TEST_P(DamageTest, LyingHeaders) {
   const std::string good = ReadFile(Path("model.safetensors"));
   const size_t end = good.find("}}") + 2;
   const size_t data = (end + 63) / 64 * 64;
@@ -172,6 +193,12 @@ TEST_F(DamageTest, LyingHeaders) {
   }
   EXPECT_EQ(loaded, 0);
 }
+
+INSTANTIATE_TEST_SUITE_P(Architectures, DamageTest,
+                         testing::Values(Damaged{"bert", Bert},
+                                         Damaged{"roberta", Roberta},
+                                         Damaged{"distilbert", DistilBert}),
+                         [](const auto& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace svdserve

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/model/checkpoint.h"
@@ -42,19 +43,70 @@ TinyCheckpoint::TinyCheckpoint(int heads)
   Add("embeddings.token_type_embeddings.weight", {2, hidden});
   for (const char* name : {"attention.self.query", "attention.self.key",
                            "attention.self.value", "attention.output.dense"}) {
-    Add(absl::StrCat(layer, name, ".weight"), {hidden, hidden});
-    Add(absl::StrCat(layer, name, ".bias"), {hidden});
+    AddLinear(layer + name, hidden, hidden);
   }
-  Add(layer + "intermediate.dense.weight", {24, hidden});
-  Add(layer + "intermediate.dense.bias", {24});
-  Add(layer + "output.dense.weight", {hidden, 24});
-  Add(layer + "output.dense.bias", {hidden});
+  AddLinear(layer + "intermediate.dense", hidden, 24);
+  AddLinear(layer + "output.dense", 24, hidden);
   for (const char* norm :
        {"embeddings.LayerNorm", "encoder.layer.0.attention.output.LayerNorm",
         "encoder.layer.0.output.LayerNorm"}) {
     Add(absl::StrCat(norm, ".weight"), {hidden});
     Add(absl::StrCat(norm, ".bias"), {hidden});
   }
+}
+
+TinyCheckpoint TinyCheckpoint::Roberta() {
+  TinyCheckpoint tiny;
+  tiny.config["architectures"] = {"RobertaModel"};
+  tiny.config["max_position_embeddings"] = 6;
+  tiny.config["model_type"] = "roberta";
+  tiny.config["pad_token_id"] = 1;
+  tiny.config["type_vocab_size"] = 1;
+  tiny.Add("embeddings.position_embeddings.weight", {6, 16});
+  tiny.Add("embeddings.token_type_embeddings.weight", {1, 16});
+  return tiny;
+}
+
+TinyCheckpoint TinyCheckpoint::XlmRoberta() {
+  TinyCheckpoint tiny = Roberta();
+  tiny.config["architectures"] = {"XLMRobertaModel"};
+  tiny.config["model_type"] = "xlm-roberta";
+  return tiny;
+}
+
+TinyCheckpoint TinyCheckpoint::DistilBert() {
+  TinyCheckpoint tiny;
+  tiny.config = {{"activation", "gelu"},
+                 {"architectures", {"DistilBertModel"}},
+                 {"dim", 16},
+                 {"hidden_dim", 24},
+                 {"max_position_embeddings", 4},
+                 {"model_type", "distilbert"},
+                 {"n_heads", 1},
+                 {"n_layers", 1},
+                 {"vocab_size", 8}};
+  tiny.tensors.erase("embeddings.token_type_embeddings.weight");
+  const std::string from = "encoder.layer.0.";
+  const std::string to = "transformer.layer.0.";
+  tiny.Rename(from + "attention.self.query", to + "attention.q_lin");
+  tiny.Rename(from + "attention.self.key", to + "attention.k_lin");
+  tiny.Rename(from + "attention.self.value", to + "attention.v_lin");
+  tiny.Rename(from + "attention.output.dense", to + "attention.out_lin");
+  tiny.Rename(from + "attention.output.LayerNorm", to + "sa_layer_norm");
+  tiny.Rename(from + "intermediate.dense", to + "ffn.lin1");
+  tiny.Rename(from + "output.dense", to + "ffn.lin2");
+  tiny.Rename(from + "output.LayerNorm", to + "output_layer_norm");
+  return tiny;
+}
+
+void TinyCheckpoint::Rename(const std::string& from, const std::string& to) {
+  std::map<std::string, RawTensor> renamed;
+  for (const auto& [name, tensor] : tensors) {
+    const bool moves = name.starts_with(from);
+    renamed[moves ? to + name.substr(from.size()) : name] = tensor;
+  }
+  EXPECT_EQ(renamed.size(), tensors.size()) << from;
+  tensors = std::move(renamed);
 }
 
 void TinyCheckpoint::Factor(const std::string& name,

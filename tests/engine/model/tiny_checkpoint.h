@@ -24,7 +24,12 @@ struct TinyCheckpoint {
   static constexpr char kQuery[] = "encoder.layer.0.attention.self.query";
   static constexpr char kFfnIn[] = "encoder.layer.0.intermediate.dense";
 
-  explicit TinyCheckpoint(int heads = 1);
+  explicit TinyCheckpoint(int heads = 1);  // a BERT
+  // The same of another architecture, as its own library names its parts.
+  // Positions of the first two begin at 2, after pad_token_id.
+  static TinyCheckpoint Roberta();
+  static TinyCheckpoint XlmRoberta();
+  static TinyCheckpoint DistilBert();
 
   // Into a new directory under testing::TempDir(); returns it.
   std::string Write() const;
@@ -34,6 +39,13 @@ struct TinyCheckpoint {
   void Add(const std::string& name, const std::vector<int64_t>& shape) {
     tensors[name] = SomeWeights(shape);
   }
+  // NAME.weight [out, in] and NAME.bias.
+  void AddLinear(const std::string& name, int64_t in, int64_t out) {
+    Add(name + ".weight", {out, in});
+    Add(name + ".bias", {out});
+  }
+  // Renames all tensors whose names begin with `from`; puts `to` there.
+  void Rename(const std::string& from, const std::string& to);
 
   nlohmann::json config;                     // config.json
   std::map<std::string, RawTensor> tensors;  // model.safetensors

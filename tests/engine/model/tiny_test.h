@@ -31,12 +31,6 @@ class TinyTest : public testing::Test {
                        testing::HasSubstr("tensor \"" + tensor + "\"")));
     return std::string(status.message());
   }
-  void Rename(const std::string& from, const std::string& to) {
-    auto node = tiny_.tensors.extract(from);
-    ASSERT_FALSE(node.empty()) << from;
-    node.key() = to;
-    tiny_.tensors.insert(std::move(node));
-  }
 
   TinyCheckpoint tiny_;
   const std::string query_ = TinyCheckpoint::kQuery;
