@@ -1,5 +1,6 @@
 #include "engine/input_encoder.h"
 
+#include <algorithm>
 #include <optional>
 #include <string_view>
 
@@ -75,12 +76,16 @@ absl::Status InputEncoder::CheckIds(const Input& input) const {
     }
   }
   for (size_t i = 0; i < input.type_ids.size(); ++i) {
-    if (input.type_ids[i] >= type_vocab_) {
-      return Invalid(absl::StrFormat("type id %d at position %d is outside "
-                                     "the model's, 0 to %d",
-                                     input.type_ids[i], i, type_vocab_ - 1),
-                     "type_ids");
-    }
+    if (input.type_ids[i] < type_vocab_) continue;
+    const std::string where =
+        absl::StrFormat("type id %d at position %d ", input.type_ids[i], i);
+    return Invalid(type_vocab_ == 1
+                       ? where +
+                             "for a model without token types: give "
+                             "none, or zeros"
+                       : absl::StrFormat("%sis outside the model's, 0 to %d",
+                                         where, type_vocab_ - 1),
+                   "type_ids");
   }
   return absl::OkStatus();
 }
@@ -118,8 +123,10 @@ absl::Status InputEncoder::Encode(const Input& input,
   if (absl::Status s = tokenizer_->Encode(text, pair, encode, out); !s.ok()) {
     return s;
   }
-  if (!out->ids.empty()) return absl::OkStatus();
-  return Invalid("the input has no tokens", "input");
+  if (out->ids.empty()) return Invalid("the input has no tokens", "input");
+  // Tokenizers such as DistilBERT's tell the texts of a pair apart.
+  if (type_vocab_ == 1) std::ranges::fill(out->type_ids, uint8_t{0});
+  return absl::OkStatus();
 }
 
 }  // namespace svdserve

@@ -100,6 +100,7 @@ class EngineFixture : public testing::Test {
     parts.tokenizer = std::move(tokenizer);
     parts.config = config_;
     parts.shape = shape_;
+    parts.type_vocab = type_vocab_;
     parts.observer = &observer_;
     parts.clock = clock_;
     auto engine = MakeEngine(options_, std::move(parts));
@@ -150,6 +151,7 @@ class EngineFixture : public testing::Test {
   }
 
   ModelShape shape_ = TinyShape();
+  int type_vocab_ = 2;
   ModelConfig config_;
   EngineOptions options_;
   uint64_t arena_bytes_ = 64 << 20;

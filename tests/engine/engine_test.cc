@@ -105,6 +105,28 @@ TEST_F(EngineTest, BadInputsAreRefusedAtOnceWithWhatWasWrong) {
   EXPECT_EQ(observer_.inputs(absl::StatusCode::kInvalidArgument), 9);
 }
 
+TEST_F(EngineTest, AModelWithoutTokenTypesTakesPairsAndZeros) {
+  type_vocab_ = 1;
+  std::vector<uint8_t> types;
+  prepare_ = [&] {
+    backend_->on_launch = [&](const PackedBatch& batch) {
+      types.assign(batch.type_ids.begin(), batch.type_ids.end());
+    };
+  };
+  MustBuild();
+  EXPECT_TRUE(Run(PairInput("ab", "cd")).ok());
+  EXPECT_EQ(types, std::vector<uint8_t>(4, 0));
+  Input typed = IdsInput({5, 6, 7});
+  typed.type_ids = {0, 0, 0};
+  EXPECT_TRUE(Run(typed).ok());
+  typed.type_ids = {0, 1, 1};
+  const auto refused = Run(typed);
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(MessageOf(refused.status()),
+              HasSubstr("type id 1 at position 1 for a model without token "
+                        "types: give none, or zeros"));
+}
+
 TEST_F(EngineTest, LongTextsAreRefusedOrCut) {
   MustBuild();
   const std::string text = std::string(64, 'a') + std::string(36, 'b');
