@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes small random models and what Hugging Face computes with them.
 
-    pip install torch transformers sentence-transformers safetensors
+    pip install torch transformers sentence-transformers safetensors sentencepiece
     python3 tests/golden/generate.py            # into tests/golden/models
 
 Each model is a complete directory as its library saves it (configuration,
@@ -13,7 +13,8 @@ what is left to explain in a comparison is the error of the other side.
 import json
 import pathlib
 import shutil
-import string
+from dataclasses import dataclass
+from typing import Callable
 
 import numpy
 import torch
@@ -22,27 +23,69 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import (
     Dense, Normalize, Pooling, Transformer)
 from transformers import (
-    BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast)
+    BertConfig, BertForSequenceClassification, BertModel, DistilBertConfig,
+    DistilBertForSequenceClassification, DistilBertModel, RobertaConfig,
+    RobertaForSequenceClassification, RobertaModel, XLMRobertaConfig,
+    XLMRobertaForSequenceClassification, XLMRobertaModel)
+
+import small_tokenizers
 
 OUT = pathlib.Path(__file__).parent / "models"
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WORDS = ("the a of low rank matrix serves text query document small model "
-         "river bank money ##s ##ing ##ed").split()
-VOCAB = (SPECIAL + list(string.ascii_lowercase) + list(string.digits)
-         + list(".,:!?-") + WORDS + ["##" + c for c in string.ascii_lowercase])
-POSITIONS = 80
+POSITIONS = 80  # the longest input
 LENGTHS = [1, 2, 3, 7, 16, 17, 33, 64, POSITIONS]
 TEXTS = [("the small model serves text", None),
          ("Money in the river bank?", None),
          ("query: low rank", "A document of matrix 42!"),
          ("x", "the rivers of text banking: serving, serves")]
+# For tokenizers that keep case and know more than English.
+WIDE_TEXTS = [("The small model serves text.", None),
+              ("Größe \u00a0naïve, ＡＢ：東京  🙂\n", None),
+              ("query: low rank", "A document of matrix 42!"),
+              (" don't", "they'd stop at 3.14…")]
+SIZES = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=2,
+             intermediate_size=96, max_position_embeddings=POSITIONS)
 
 
-def make_config(**options):
-    sizes = dict(vocab_size=len(VOCAB), hidden_size=64, num_hidden_layers=2,
-                 num_attention_heads=2, intermediate_size=96,
-                 max_position_embeddings=POSITIONS)
-    return BertConfig(**{**sizes, **options})
+@dataclass(frozen=True)
+class Family:
+    """What differs between the architectures, as transformers has it."""
+    config: type
+    encoder: type
+    classifier: type
+    tokenizer: Callable  # (folder, longest input) -> tokenizer
+    sizes: dict
+    texts: list
+    pooler: dict  # how to leave BERT's pooler out
+    pad: int | None = None  # never an input: its positions would be others
+    types: int = 1
+
+    @property
+    def vocab(self):
+        return self.sizes["vocab_size"]
+
+
+BERT = Family(BertConfig, BertModel, BertForSequenceClassification,
+              small_tokenizers.bert,
+              SIZES | dict(vocab_size=len(small_tokenizers.BERT_VOCAB)), TEXTS,
+              pooler=dict(add_pooling_layer=False), types=2)
+# RoBERTa's first position is 2.
+ROBERTA_SIZES = SIZES | dict(max_position_embeddings=POSITIONS + 2,
+                             type_vocab_size=1, layer_norm_eps=1e-5)
+ROBERTA = Family(RobertaConfig, RobertaModel, RobertaForSequenceClassification,
+                 small_tokenizers.roberta, ROBERTA_SIZES | dict(vocab_size=301),
+                 WIDE_TEXTS, pooler=dict(add_pooling_layer=False), pad=1)
+XLM_ROBERTA = Family(XLMRobertaConfig, XLMRobertaModel,
+                     XLMRobertaForSequenceClassification,
+                     small_tokenizers.xlm_roberta,
+                     ROBERTA_SIZES | dict(vocab_size=98), WIDE_TEXTS,
+                     pooler=dict(add_pooling_layer=False), pad=1)
+DISTILBERT = Family(DistilBertConfig, DistilBertModel,
+                    DistilBertForSequenceClassification,
+                    small_tokenizers.distilbert,
+                    dict(dim=64, n_layers=2, n_heads=2, hidden_dim=96,
+                         max_position_embeddings=POSITIONS,
+                         vocab_size=len(small_tokenizers.BERT_VOCAB)),
+                    TEXTS, pooler={})
 
 
 def randomize(module, seed):
@@ -52,7 +95,7 @@ def randomize(module, seed):
     with torch.no_grad():
         for name, p in sorted(module.named_parameters()):
             noise = torch.randn(p.shape, generator=generator)
-            if "LayerNorm.weight" in name:
+            if name.lower().replace("_", "").endswith("layernorm.weight"):
                 p.copy_(1 + 0.2 * noise)
             elif p.ndim == 1:
                 p.copy_(0.2 * noise)
@@ -62,10 +105,8 @@ def randomize(module, seed):
                 p.copy_(1.3 * noise / p.shape[1] ** 0.5)
 
 
-def save_tokenizer(folder):
-    (folder / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
-    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"),
-                                  model_max_length=POSITIONS)
+def save_tokenizer(family, folder):
+    tokenizer = family.tokenizer(folder, POSITIONS)
     tokenizer.save_pretrained(folder)
     return tokenizer
 
@@ -168,25 +209,30 @@ def legacy_names(tensors):
     return result
 
 
-def random_inputs(seed, limit):
+def random_inputs(family, seed, limit):
     generator = numpy.random.default_rng(seed)
     for length in LENGTHS:
         if length > limit:
             break
-        ids = generator.integers(0, len(VOCAB), length)
-        second = int(generator.integers(0, length + 1))  # zeros, then ones
+        ids = generator.integers(0, family.vocab, length)
+        ids[ids == family.pad] = family.vocab - 1
+        # Zeros, then ones.
+        second = int(generator.integers(0, length + 1))
+        if family.types == 1:
+            second = length
         yield {"ids": ids.tolist(),
                "type_ids": [0] * second + [1] * (length - second)}
 
 
-def text_inputs(tokenizer, prompts, pairs):
-    for text, pair in TEXTS:
+def text_inputs(family, tokenizer, prompts, pairs):
+    for text, pair in family.texts:
         if pair is not None and not pairs:
             continue  # sentence-transformers embeds single texts
         for prompt, prefix in (prompts or {"": ""}).items():
             encoding = tokenizer(prefix + text, pair)
-            item = {"text": text, "ids": encoding["input_ids"],
-                    "type_ids": encoding["token_type_ids"]}
+            ids = encoding["input_ids"]
+            item = {"text": text, "ids": ids,
+                    "type_ids": encoding.get("token_type_ids", [0] * len(ids))}
             if pair is not None:
                 item["pair"] = pair
             if prompt:
@@ -194,23 +240,27 @@ def text_inputs(tokenizer, prompts, pairs):
             yield item
 
 
-def as_batch(item):
+def as_batch(family, item):
     ids = torch.tensor([item["ids"]])
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids),
-            "token_type_ids": torch.tensor([item["type_ids"]])}
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if family.types > 1:
+        batch["token_type_ids"] = torch.tensor([item["type_ids"]])
+    return batch
 
 
 def round_output(row):
     return [float(f"{x:.9g}") for x in row.tolist()]
 
 
-def write_golden(folder, seed, forward, tokenizer, prompts=None, pairs=True,
-                 limit=POSITIONS):
-    items = [*random_inputs(seed, limit),
-             *text_inputs(tokenizer, prompts or {}, pairs)]
+def write_golden(folder, family, seed, forward, tokenizer, prompts=None,
+                 pairs=True, limit=POSITIONS):
+    """`forward` maps a batch of one to its output, [1, width]."""
+    items = [*random_inputs(family, seed, limit),
+             *text_inputs(family, tokenizer, prompts or {}, pairs)]
     for item in items:
+        assert len(item["ids"]) <= limit
         with torch.no_grad():
-            item["output"] = round_output(forward(item)[0])
+            item["output"] = round_output(forward(as_batch(family, item))[0])
     lines = ",\n".join(json.dumps(item) for item in items)
     (folder / "golden.json").write_text(f'{{"inputs": [\n{lines}\n]}}\n')
 
@@ -244,14 +294,15 @@ def store(folder, tensors, dtype, shards=1, metadata=None):
     return tensors
 
 
-def encoder(name, seed, dtype=torch.float32, ranks=None, legacy=False, shards=1,
-            **options):
-    """A BertModel directory; returns folder, tokenizer and the float64 model
-    with the weights as they were stored."""
+def encoder(name, seed, family=BERT, dtype=torch.float32, ranks=None,
+            legacy=False, shards=1, **options):
+    """A directory of an encoder; returns folder, tokenizer and the float64
+    model with the weights as they were stored."""
     folder = fresh(name)
-    model = BertModel(make_config(**options), add_pooling_layer=False)
+    model = family.encoder(family.config(**family.sizes | options),
+                           **family.pooler)
     randomize(model, seed)
-    tokenizer = save_tokenizer(folder)
+    tokenizer = save_tokenizer(family, folder)
     model.save_pretrained(folder)
     tensors = factored(model.state_dict(), ranks or {})
     metadata = {"svdserve.format": "1"} if ranks else None
@@ -265,13 +316,12 @@ def encoder(name, seed, dtype=torch.float32, ranks=None, legacy=False, shards=1,
     return folder, tokenizer, model
 
 
-def plain_encoder(name, seed, **options):
+def plain_encoder(name, seed, family=BERT, **options):
     """No modules.json: mean pooling, as sentence-transformers would add."""
-    folder, tokenizer, model = encoder(name, seed, **options)
-    write_golden(
-        folder, seed,
-        lambda item: model(**as_batch(item)).last_hidden_state.mean(dim=1),
-        tokenizer)
+    folder, tokenizer, model = encoder(name, seed, family, **options)
+    write_golden(folder, family, seed,
+                 lambda batch: model(**batch).last_hidden_state.mean(dim=1),
+                 tokenizer)
 
 
 def narrow_heads(name, seed, ranks, dtype):
@@ -279,31 +329,31 @@ def narrow_heads(name, seed, ranks, dtype):
     Hugging Face runs is the dense model of which they are the exact reduction."""
     folder = fresh(name)
     heads = 2
-    config = make_config(hidden_size=128, num_attention_heads=heads)
-    model = BertModel(config, add_pooling_layer=False)
+    config = BertConfig(**BERT.sizes | dict(hidden_size=128,
+                                            num_attention_heads=heads))
+    model = BertModel(config, **BERT.pooler)
     randomize(model, seed)
-    tokenizer = save_tokenizer(folder)
+    tokenizer = save_tokenizer(BERT, folder)
     model.save_pretrained(folder)
     stored = store(folder, factored(narrower(model.state_dict(), heads), ranks),
                    dtype, metadata={"svdserve.format": "2"})
     model = model.double().eval()
     model.load_state_dict(widened(stored_as_dense(stored), heads, seed))
-    write_golden(
-        folder, seed,
-        lambda item: model(**as_batch(item)).last_hidden_state.mean(dim=1),
-        tokenizer)
+    write_golden(folder, BERT, seed,
+                 lambda batch: model(**batch).last_hidden_state.mean(dim=1),
+                 tokenizer)
 
 
-def sentence_model(name, seed, pooling, dense=(), normalize=False, prompts=None,
-                   default_prompt=None, max_seq_length=None, old_files=False,
-                   dense_ranks=None, **options):
+def sentence_model(name, seed, pooling, family=BERT, dense=(), normalize=False,
+                   prompts=None, default_prompt=None, max_seq_length=None,
+                   old_files=False, **options):
     """Saved by sentence-transformers itself, then its weights replaced."""
-    folder, tokenizer, bert = encoder(name, seed, **options)
+    folder, tokenizer, stored = encoder(name, seed, family, **options)
     weights = {f.name: f.read_bytes() for f in folder.glob("model*")}
-    width = bert.config.hidden_size
+    width = stored.config.hidden_size
     scratch = OUT / "scratch"
     shutil.copytree(folder, scratch)
-    BertModel(bert.config, add_pooling_layer=False).save_pretrained(scratch)
+    family.encoder(stored.config, **family.pooler).save_pretrained(scratch)
     modules = [Transformer(str(scratch), max_seq_length=max_seq_length),
                Pooling(width, pooling)]
     for i, (out, activation) in enumerate(dense):
@@ -323,11 +373,11 @@ def sentence_model(name, seed, pooling, dense=(), normalize=False, prompts=None,
     if old_files:
         write_old_files(folder, pooling, max_seq_length)
     model = model.double().eval()
-    missing, unexpected = model[0].model.load_state_dict(bert.state_dict(),
+    missing, unexpected = model[0].model.load_state_dict(stored.state_dict(),
                                                          strict=False)
     assert not unexpected and all("pooler" in name for name in missing)
-    write_golden(folder, seed,
-                 lambda item: model(as_batch(item))["sentence_embedding"],
+    write_golden(folder, family, seed,
+                 lambda batch: model(batch)["sentence_embedding"],
                  tokenizer, prompts, pairs=False,
                  limit=max_seq_length or POSITIONS)
 
@@ -349,19 +399,21 @@ def write_old_files(folder, pooling, max_seq_length):
     shutil.rmtree(folder / "3_Normalize", ignore_errors=True)
 
 
-def classifier(name, seed, labels, dtype=torch.float32, ranks=None, **options):
+def classifier(name, seed, labels, family=BERT, dtype=torch.float32, ranks=None,
+               **options):
     folder = fresh(name)
-    config = make_config(id2label=dict(enumerate(labels)),
-                         label2id={n: i for i, n in enumerate(labels)}, **options)
-    model = BertForSequenceClassification(config)
+    config = family.config(id2label=dict(enumerate(labels)),
+                           label2id={n: i for i, n in enumerate(labels)},
+                           **family.sizes | options)
+    model = family.classifier(config)
     randomize(model, seed)
-    tokenizer = save_tokenizer(folder)
+    tokenizer = save_tokenizer(family, folder)
     model.save_pretrained(folder)
     stored = store(folder, factored(model.state_dict(), ranks or {}), dtype,
                    metadata={"svdserve.format": "1"} if ranks else None)
     model = model.double().eval()
     model.load_state_dict(stored_as_dense(stored))
-    write_golden(folder, seed, lambda item: model(**as_batch(item)).logits,
+    write_golden(folder, family, seed, lambda batch: model(**batch).logits,
                  tokenizer)
 
 
@@ -374,11 +426,12 @@ SOME = {"layer.0.attention.self.query": 16, "layer.0.attention.self.key": 16,
         "layer.0.attention.output.dense": 16,
         "layer.0.intermediate.dense": 19, "layer.1.attention.self.key": 8,
         "layer.1.output.dense": 21}
-
 NARROW = {"layer.0.attention.self.key": 40,
           "layer.0.attention.self.value": 48,
           "layer.1.attention.self.query": 24,
           "layer.1.attention.output.dense": 56, "intermediate.dense": 30}
+DISTILBERT_EVERY = {"q_lin": 13, "k_lin": 16, "v_lin": 24, "out_lin": 20,
+                    "lin1": 25, "layer.0.ffn.lin2": 32, "layer.1.ffn.lin2": 7}
 
 
 def main():
@@ -416,6 +469,19 @@ def main():
     classifier("classify_factored", 14, ["no", "maybe", "yes"], dtype=f16,
                ranks={**EVERY, "pooler.dense": 9}, hidden_act="gelu_new")
     narrow_heads("narrow_heads_f16", 15, NARROW, f16)
+    sentence_model("roberta", 16, "mean", ROBERTA, normalize=True,
+                   max_seq_length=64)
+    classifier("roberta_classify_factored", 17, ["no", "maybe", "yes"], ROBERTA,
+               dtype=f16, ranks={**EVERY, "classifier.dense": 9})
+    sentence_model("xlm_roberta_factored", 18, "cls", XLM_ROBERTA, ranks=EVERY,
+                   normalize=True, prompts={"query": "query: ",
+                                            "passage": "passage: "})
+    classifier("xlm_roberta_rerank", 19, ["relevance"], XLM_ROBERTA, dtype=bf16,
+               hidden_act="gelu_new")
+    plain_encoder("distilbert_factored", 20, DISTILBERT, ranks=DISTILBERT_EVERY,
+                  activation="relu")
+    classifier("distilbert_classify", 21, ["NEGATIVE", "POSITIVE"], DISTILBERT,
+               n_layers=1, sinusoidal_pos_embds=True)
 
 
 if __name__ == "__main__":

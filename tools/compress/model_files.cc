@@ -15,8 +15,9 @@ namespace {
 namespace fs = std::filesystem;
 
 bool IsWanted(const fs::path& file) {
-  constexpr std::array<std::string_view, 3> kExtensions = {".json", ".txt",
-                                                           ".md"};
+  // .model: sentencepiece's, of XLM-R.
+  constexpr std::array<std::string_view, 4> kExtensions = {".json", ".txt",
+                                                           ".md", ".model"};
   constexpr std::string_view kShardIndex = ".index.json";
   const std::string name = file.filename().string();
   // A report of an earlier run would describe another model.
