@@ -1,15 +1,12 @@
 """What the benchmark scripts share: facts of the machine, result files, models."""
 
-import contextlib
 import datetime
 import json
 import os
 import pathlib
 import platform
-import shutil
 import subprocess
 import sys
-import tempfile
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 LOAD_AT_START = os.getloadavg()[0]  # of others: a quiet machine is near 0
@@ -60,42 +57,15 @@ def run_json(argv):
     return json.loads(done.stdout)
 
 
-def is_factored(model):
-    from safetensors import safe_open
-    with safe_open(pathlib.Path(model) / "model.safetensors", "pt") as f:
-        return any(name.endswith(".U") for name in f.keys())
-
-
-@contextlib.contextmanager
-def dense_copy(model):
-    """A directory that PyTorch can load: the model itself, or W = U·V."""
-    if not is_factored(model):
-        yield str(model)
-        return
-    from safetensors.torch import load_file, save_file
-    with tempfile.TemporaryDirectory() as scratch:
-        target = pathlib.Path(scratch) / pathlib.Path(model).name
-        shutil.copytree(model, target, ignore=shutil.ignore_patterns("model.safetensors"))
-        tensors = load_file(pathlib.Path(model) / "model.safetensors")
-        for name in [n for n in tensors if n.endswith(".U")]:
-            stem = name.removesuffix(".U")
-            u, v = tensors.pop(stem + ".U"), tensors.pop(stem + ".V")
-            w = (u.double() @ v.double()).T.contiguous()
-            tensors[stem + ".weight"] = w.to(u.dtype)
-        save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
-        yield str(target)
-
-
 def sentence_embeddings(model, texts, threads):
     """sentence-transformers in fp32, normalised: [texts, width] float64."""
     import numpy as np
     import torch
-    from sentence_transformers import SentenceTransformer
+    sys.path.insert(0, str(RESULTS.resolve().parents[2] / "tools/pytorch"))
+    from svdserve_pytorch import load_sentence_transformer
     torch.set_num_threads(threads)
-    with dense_copy(model) as directory:
-        encoder = SentenceTransformer(directory, device="cpu").float().eval()
-        vectors = encoder.encode(texts, batch_size=16, normalize_embeddings=True,
-                                 show_progress_bar=False)
+    encoder = load_sentence_transformer(model, dtype=torch.float32, device="cpu")
+    vectors = encoder.encode(texts, batch_size=16, normalize_embeddings=True, show_progress_bar=False)
     return np.asarray(vectors, dtype=np.float64)
 
 
