@@ -53,6 +53,24 @@ class AddedTokens {
   // The next match at or after the cursor, in well-formed UTF-8.
   std::optional<Match> Next(std::string_view text, Cursor* cursor) const;
 
+  // Calls on_text(piece) for what is between matches, pieces may be empty, and
+  // on_token(piece, id) for matches, in order, until done().
+  template <typename Done, typename OnText, typename OnToken>
+  void Split(std::string_view text, Done done, OnText on_text,
+             OnToken on_token) const {
+    size_t taken = 0;
+    Cursor cursor;
+    while (!empty()) {
+      const std::optional<Match> match = Next(text, &cursor);
+      if (!match) break;
+      on_text(text.substr(taken, match->begin - taken));
+      if (done()) return;
+      on_token(text.substr(match->begin, match->end - match->begin), match->id);
+      taken = match->end;
+    }
+    on_text(text.substr(taken));
+  }
+
  private:
   // Sorted by content, so that those with a common prefix are neighbours.
   const AddedToken* LongestAt(std::string_view text) const;

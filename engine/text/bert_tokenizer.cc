@@ -1,229 +1,46 @@
 #include "engine/text/bert_tokenizer.h"
 
-#include <algorithm>
-#include <limits>
-#include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "engine/text/text_encoder.h"
 
 namespace svdserve {
-namespace {
-
-using Kind = TemplatePiece::Kind;
-
-constexpr size_t kNoLimit = std::numeric_limits<size_t>::max();
-constexpr size_t kMaxTextBytes = size_t{1} << 31;  // offsets are uint32_t
-// Beyond this a thread does not keep its scratch memory.
-constexpr size_t kMaxKeptBytes = size_t{4} << 20;
-
-struct Range {
-  size_t begin;
-  size_t end;
-};
-
-size_t SpecialTokens(const Template& pieces) {
-  size_t count = 0;
-  for (const TemplatePiece& piece : pieces) count += piece.ids.size();
-  return count;
-}
-
-// How many tokens of each text fit into `room`: the longer one gives first.
-void TruncateLongestFirst(size_t room, size_t* first, size_t* second) {
-  if (*first + *second <= room) return;
-  size_t* shorter = first;
-  size_t* longer = second;
-  if (*shorter > *longer) std::swap(shorter, longer);
-  *longer = *shorter > room ? *shorter : std::max(*shorter, room - *shorter);
-  if (*shorter + *longer > room) {
-    *shorter = room / 2;
-    *longer = *shorter + room % 2;
-  }
-}
-
-Range Keep(const TextTokens& tokens, size_t count, TruncationSide side) {
-  const size_t size = tokens.ids.size();
-  count = std::min(count, size);
-  return side == TruncationSide::kRight ? Range{0, count}
-                                        : Range{size - count, size};
-}
-
-void AppendText(const TextTokens& tokens, Range range, uint8_t type_id,
-                bool with_offsets, Encoding* out) {
-  const auto append = [&](const auto& from, auto* to) {
-    to->insert(to->end(), from.begin() + range.begin, from.begin() + range.end);
-  };
-  append(tokens.ids, &out->ids);
-  if (with_offsets) append(tokens.offsets, &out->offsets);
-  out->type_ids.resize(out->ids.size(), type_id);
-}
-
-void AppendSpecial(const TemplatePiece& piece, bool with_offsets,
-                   Encoding* out) {
-  out->ids.insert(out->ids.end(), piece.ids.begin(), piece.ids.end());
-  out->type_ids.resize(out->ids.size(), piece.type_id);
-  if (with_offsets) out->offsets.resize(out->ids.size());
-}
-
-absl::Status CheckOptions(const EncodeOptions& options, size_t special,
-                          size_t bytes) {
-  if (options.max_tokens < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("max_tokens is ", options.max_tokens, ", not 0 or more"));
-  }
-  if (options.truncate && options.max_tokens > 0 &&
-      static_cast<size_t>(options.max_tokens) < special) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("max_tokens is ", options.max_tokens,
-                     ", but the special tokens alone are ", special));
-  }
-  if (bytes > kMaxTextBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the text has ", bytes, " bytes; at most ", kMaxTextBytes,
-                     " are supported"));
-  }
-  return absl::OkStatus();
-}
-
-TextScratch& ThreadScratch() {
-  thread_local TextScratch scratch;
-  return scratch;
-}
-
-// Gives the memory of an unusually long text back.
-void TrimScratch(size_t bytes, TextScratch* scratch) {
-  if (bytes > kMaxKeptBytes / sizeof(TokenOffset)) *scratch = TextScratch();
-}
-
-}  // namespace
 
 BertTokenizer::BertTokenizer(TokenizerSpec spec)
-    : spec_(std::move(spec)),
-      map_(spec_.normalizer),
+    : TokenizerBase(std::move(spec)),
+      map_(this->spec().word_piece.normalizer),
       plain_map_({false, false, false, false}) {}
 
-absl::StatusOr<std::unique_ptr<const Tokenizer>> BertTokenizer::Create(
-    TokenizerSpec spec) {
-  std::unique_ptr<BertTokenizer> out(new BertTokenizer(std::move(spec)));
-  absl::Status status = out->Build();
-  if (!status.ok()) return status;
-  return std::unique_ptr<const Tokenizer>(std::move(out));
-}
-
-absl::Status BertTokenizer::Build() {
+absl::Status BertTokenizer::BuildModel() {
+  const WordPieceOptions& options = spec().word_piece;
   std::vector<WordPiece::Token> tokens;
-  tokens.reserve(spec_.vocab.size());
-  for (const auto& [text, id] : spec_.vocab) {
-    tokens.push_back({text, id});
-    ids_.emplace(text, id);
-  }
-  const auto unk = ids_.find(spec_.unk_token);
-  if (unk == ids_.end()) {
+  tokens.reserve(spec().vocab.size());
+  for (const auto& [text, id] : spec().vocab) tokens.push_back({text, id});
+  unk_id_ = TokenToId(options.unk_token);
+  if (unk_id_ < 0) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "unk_token '", spec_.unk_token, "' is not in the vocabulary"));
+        "unk_token '", options.unk_token, "' is not in the vocabulary"));
   }
-  unk_id_ = unk->second;
-  auto pieces = WordPiece::Build(tokens, spec_.continuing_subword_prefix,
-                                 spec_.max_input_chars_per_word);
+  auto pieces = WordPiece::Build(tokens, options.continuing_subword_prefix,
+                                 options.max_input_chars_per_word);
   if (!pieces.ok()) return pieces.status();
   pieces_ = *std::move(pieces);
-  absl::Status status = BuildAddedTokens();
-  if (!status.ok()) return status;
-  BuildNames();
   return absl::OkStatus();
 }
 
-// An added token has its id in the vocabulary, or else the next free one;
-// what the file says about ids does not count in Hugging Face either.
-absl::Status BertTokenizer::BuildAddedTokens() {
-  auto next_id = static_cast<int32_t>(spec_.vocab.size());
-  absl::flat_hash_map<int32_t, AddedToken> by_id;  // a later one replaces
-  for (AddedToken& token : spec_.added_tokens) {
-    if (token.content.empty()) continue;
-    const auto [it, is_new] = ids_.emplace(token.content, next_id);
-    if (is_new) ++next_id;
-    token.id = it->second;
-    by_id[token.id] = token;
-  }
-  std::vector<AddedToken> raw, normalized;
-  for (auto& [id, token] : by_id) {
-    if (token.normalized) {
-      token.content = NormalizeText(map_, token.content);
-    }
-    (token.normalized ? normalized : raw).push_back(token);
-  }
-  auto built = AddedTokens::Build(std::move(raw));
-  if (!built.ok()) return built.status();
-  raw_added_ = *std::move(built);
-  built = AddedTokens::Build(std::move(normalized));
-  if (!built.ok()) return built.status();
-  normalized_added_ = *std::move(built);
-  return absl::OkStatus();
+std::string BertTokenizer::Normalize(std::string_view text) const {
+  return NormalizeText(map_, text);
 }
 
-void BertTokenizer::BuildNames() {
-  for (const auto& [token, id] : ids_) names_.push_back({id, token});
-  std::sort(names_.begin(), names_.end());
-  if (!names_.empty()) vocab_size_ = names_.back().first + 1;
-}
-
-int32_t BertTokenizer::TokenToId(std::string_view token) const {
-  const auto it = ids_.find(token);
-  return it == ids_.end() ? -1 : it->second;
-}
-
-std::string_view BertTokenizer::IdToToken(int32_t id) const {
-  const auto it = std::lower_bound(
-      names_.begin(), names_.end(), id,
-      [](const auto& name, int32_t value) { return name.first < value; });
-  return it == names_.end() || it->first != id ? std::string_view()
-                                               : it->second;
-}
-
-absl::Status BertTokenizer::Encode(std::string_view text,
-                                   std::optional<std::string_view> pair,
-                                   const EncodeOptions& options,
-                                   Encoding* out) const {
-  const Template& pieces = pair ? spec_.pair : spec_.single;
-  const size_t special = options.add_special_tokens ? SpecialTokens(pieces) : 0;
-  const size_t bytes = std::max(text.size(), pair ? pair->size() : 0);
-  absl::Status status = CheckOptions(options, special, bytes);
-  if (!status.ok()) return status;
-
-  const bool truncate = options.truncate && options.max_tokens > 0;
-  const size_t room = truncate ? options.max_tokens - special : kNoLimit;
-  // Nothing past the limit is looked at, unless it decides which one of a pair
-  // is longer and so has the odd token.
-  const bool may_stop = options.side == TruncationSide::kRight &&
-                        (!pair.has_value() || room % 2 == 0);
-  const TextRules rules{map_, plain_map_, pieces_, raw_added_,
-                        normalized_added_};
-  const WordSinkOptions sink{unk_id_, spec_.max_input_chars_per_word,
-                             may_stop ? room : kNoLimit};
-  TextScratch& scratch = ThreadScratch();
-  TextTokens& first = scratch.first;
-  TextTokens& second = scratch.second;
-  EncodeText(rules, sink, options.with_offsets, text, &scratch, &first);
-  second.Clear();
-  if (pair) {
-    EncodeText(rules, sink, options.with_offsets, *pair, &scratch, &second);
-  }
-  size_t first_count = first.ids.size(), second_count = second.ids.size();
-  if (truncate) TruncateLongestFirst(room, &first_count, &second_count);
-  out->Clear();
-  for (const TemplatePiece& piece : pieces) {
-    if (piece.kind == Kind::kSpecial) {
-      if (special > 0) AppendSpecial(piece, options.with_offsets, out);
-    } else {
-      const bool is_first = piece.kind == Kind::kFirst;
-      const TextTokens& tokens = is_first ? first : second;
-      const size_t count = is_first ? first_count : second_count;
-      AppendText(tokens, Keep(tokens, count, options.side), piece.type_id,
-                 options.with_offsets, out);
-    }
-  }
-  TrimScratch(bytes, &scratch);
-  return absl::OkStatus();
+void BertTokenizer::EncodeText(std::string_view text, const Limits& limits,
+                               TextScratch* scratch, TextTokens* out) const {
+  const TextRules rules{map_, plain_map_, pieces_, raw_added(),
+                        normalized_added()};
+  const WordSinkOptions sink{
+      unk_id_, spec().word_piece.max_input_chars_per_word, limits.max_tokens};
+  svdserve::EncodeText(rules, sink, limits.with_offsets, text, scratch, out);
 }
 
 }  // namespace svdserve

@@ -10,7 +10,7 @@ using unicode::CodePoints;
 using unicode::Properties;
 
 CharMap::Action SplitAction(char32_t c) {
-  const uint8_t properties = Properties(c);
+  const uint16_t properties = Properties(c);
   if (properties & unicode::kWhitespace) return CharMap::kSpace;
   if (properties & unicode::kPunctuation) return CharMap::kIsolated;
   return CharMap::kLetter;
@@ -75,7 +75,7 @@ bool CharMap::Strip(char32_t c, std::vector<char32_t>* out, Entry* run) const {
 }
 
 CharMap::Entry CharMap::Compile(char32_t c) {
-  const uint8_t properties = Properties(c);
+  const uint16_t properties = Properties(c);
   if (options_.clean_text) {
     if (properties & unicode::kControl) return Entry(kRemove);
     if (properties & unicode::kWhitespace) {

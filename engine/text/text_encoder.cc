@@ -1,6 +1,7 @@
 #include "engine/text/text_encoder.h"
 
-#include <optional>
+#include <cstdint>
+#include <vector>
 
 #include "engine/text/text_walker.h"
 #include "engine/text/unicode.h"
@@ -76,18 +77,8 @@ class TextEncoder {
   template <typename OnText, typename OnToken>
   void Split(const AddedTokens& added, std::string_view text, OnText on_text,
              OnToken on_token) {
-    size_t taken = 0;
-    if (!added.empty()) {
-      AddedTokens::Cursor cursor;
-      while (const auto match = added.Next(text, &cursor)) {
-        on_text(text.substr(taken, match->begin - taken));
-        if (sink_.done()) return;
-        on_token(text.substr(match->begin, match->end - match->begin),
-                 match->id);
-        taken = match->end;
-      }
-    }
-    on_text(text.substr(taken));
+    added.Split(
+        text, [this] { return sink_.done(); }, on_text, on_token);
   }
 
   uint32_t EncodeRaw(std::string_view text, uint32_t position) {
@@ -99,13 +90,14 @@ class TextEncoder {
   }
 
   uint32_t EncodeNormalized(std::string_view text, uint32_t position) {
-    NormalizedSink writer(rules_.map, &scratch_.normalized, &scratch_.sources);
+    NormalizedText& normalized = scratch_.normalized;
+    NormalizedSink writer(rules_.map, &normalized.text, &normalized.sources);
     TextWalker<NormalizedSink> walker(rules_.map, &scratch_.run, &writer);
     const uint32_t end = walker.Walk(text, position);
-    const uint32_t* sources = scratch_.sources.data();
+    const uint32_t* sources = normalized.sources.data();
     uint32_t at = 0;  // in code points of the normalized text
     Split(
-        rules_.normalized_added, scratch_.normalized,
+        rules_.normalized_added, normalized.text,
         [&](std::string_view piece) { at = EncodePlain(piece, at); },
         [&](std::string_view piece, int32_t id) {
           const auto size =
@@ -118,7 +110,7 @@ class TextEncoder {
 
   uint32_t EncodePlain(std::string_view text, uint32_t at) {
     sink_.set_map(&rules_.plain_map);
-    sink_.set_sources(scratch_.sources.data());
+    sink_.set_sources(scratch_.normalized.sources.data());
     TextWalker<PlainSink> walker(rules_.plain_map, &scratch_.run, &sink_);
     at = walker.Walk(text, at);
     sink_.EndWord();
@@ -137,12 +129,6 @@ class TextEncoder {
 void EncodeText(const TextRules& rules, const WordSinkOptions& options,
                 bool with_offsets, std::string_view text, TextScratch* scratch,
                 TextTokens* out) {
-  out->Clear();
-  if (unicode::ValidPrefix(text) != text.size()) {
-    scratch->sanitized.clear();
-    unicode::AppendSanitized(text, &scratch->sanitized);
-    text = scratch->sanitized;
-  }
   if (with_offsets) {
     TextEncoder<true>(rules, options, scratch, out).Encode(text);
   } else {

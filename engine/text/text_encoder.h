@@ -1,33 +1,20 @@
-// One text -> its tokens, before truncation and special tokens.
+// One text -> its WordPiece tokens, before truncation and special tokens.
 //
 // Splits off added tokens, walks what is between them, and normalizes it first
 // where added tokens must be looked for in normalized text.
 #ifndef SVDSERVE_ENGINE_TEXT_TEXT_ENCODER_H_
 #define SVDSERVE_ENGINE_TEXT_TEXT_ENCODER_H_
 
-#include <cstdint>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "engine/text/added_tokens.h"
 #include "engine/text/char_map.h"
-#include "engine/text/combining_run.h"
+#include "engine/text/text_scratch.h"
 #include "engine/text/word_piece.h"
 #include "engine/text/word_sink.h"
 
 namespace svdserve {
-
-// Memory that is kept from one text to the next.
-struct TextScratch {
-  TextTokens first;
-  TextTokens second;
-  std::string sanitized;
-  std::string normalized;
-  std::vector<uint32_t> sources;  // of each normalized code point
-  std::vector<uint32_t> word;
-  CombiningRun run;
-};
 
 // What texts are encoded with; outlives the call.
 struct TextRules {
@@ -38,7 +25,7 @@ struct TextRules {
   const AddedTokens& normalized_added;
 };
 
-// Fills *out. Malformed UTF-8 is read as U+FFFD.
+// Fills the empty *out with the tokens of well-formed UTF-8.
 void EncodeText(const TextRules& rules, const WordSinkOptions& options,
                 bool with_offsets, std::string_view text, TextScratch* scratch,
                 TextTokens* out);

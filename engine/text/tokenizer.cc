@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "engine/text/bert_tokenizer.h"
+#include "engine/text/tokenizer_base.h"
 #include "engine/text/tokenizer_files.h"
 
 namespace svdserve {
@@ -12,7 +12,7 @@ absl::StatusOr<std::unique_ptr<const Tokenizer>> Tokenizer::Load(
     const std::string& directory) {
   absl::StatusOr<TokenizerSpec> spec = ReadTokenizerFiles(directory);
   if (!spec.ok()) return spec.status();
-  auto tokenizer = BertTokenizer::Create(*std::move(spec));
+  auto tokenizer = CreateTokenizer(*std::move(spec));
   if (tokenizer.ok()) return tokenizer;
   return absl::Status(tokenizer.status().code(),
                       absl::StrCat("tokenizer of ", directory, ": ",

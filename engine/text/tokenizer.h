@@ -58,8 +58,9 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  // Reads tokenizer.json, or else vocab.txt (+ tokenizer_config.json), from a
-  // Hugging Face directory. Errors name the file and what was wrong with it.
+  // Reads tokenizer.json, or else vocab.txt, or else vocab.json and merges.txt
+  // (+ tokenizer_config.json), from a Hugging Face directory. Errors name the
+  // file and what was wrong with it.
   static absl::StatusOr<std::unique_ptr<const Tokenizer>> Load(
       const std::string& directory);
 

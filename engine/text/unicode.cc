@@ -8,7 +8,7 @@
 namespace svdserve::unicode {
 namespace {
 
-uint8_t FindRange(const FlagRange* ranges, size_t size, char32_t c) {
+uint16_t FindRange(const FlagRange* ranges, size_t size, char32_t c) {
   const FlagRange* end = ranges + size;
   const FlagRange* it = std::upper_bound(
       ranges, end, c,
@@ -90,12 +90,22 @@ size_t SequenceSize(const uint8_t* p, const uint8_t* end, size_t* ill_formed) {
 
 }  // namespace
 
-uint8_t Properties(char32_t c) {
+uint16_t Properties(char32_t c) {
   return FindRange(kFlagRanges, kFlagRangesSize, c);
 }
 
 uint8_t CombiningRank(char32_t c) {
-  return FindRange(kCombiningRanges, kCombiningRangesSize, c);
+  return static_cast<uint8_t>(
+      FindRange(kCombiningRanges, kCombiningRangesSize, c));
+}
+
+GraphemeClass GraphemeClassOf(char32_t c) {
+  if (c >= 0xAC00 && c <= 0xD7A3) {
+    return (c - 0xAC00) % 28 == 0 ? GraphemeClass::kHangulLv
+                                  : GraphemeClass::kHangulLvt;
+  }
+  return static_cast<GraphemeClass>(
+      FindRange(kGraphemeRanges, kGraphemeRangesSize, c));
 }
 
 bool IsUniform(char32_t first, char32_t last) {

@@ -18,7 +18,7 @@ namespace svdserve::unicode {
 inline constexpr char32_t kMaxCodePoint = 0x10FFFF;
 
 // Bits of Properties(), as in tools/unicode/generate.py.
-enum Property : uint8_t {
+enum Property : uint16_t {
   kControl = 1 << 0,      // removed by clean_text
   kWhitespace = 1 << 1,   // separates words
   kCjk = 1 << 2,          // a word of its own
@@ -26,8 +26,33 @@ enum Property : uint8_t {
   kMark = 1 << 4,         // removed by strip_accents
   kWord = 1 << 5,         // \w of a regular expression
   kRegexSpace = 1 << 6,   // \s of a regular expression
+  kLetter = 1 << 7,       // \p{L}
+  kNumber = 1 << 8,       // \p{N}
 };
-uint8_t Properties(char32_t c);
+uint16_t Properties(char32_t c);
+
+// What a code point is to the rules of grapheme clusters (UAX 29), as in
+// tools/unicode/generate.py. Regional indicators are kOther: see grapheme.h.
+enum class GraphemeClass : uint8_t {
+  kOther,
+  kControl,
+  kCr,
+  kLf,
+  kPrepend,
+  kExtend,          // and no part of a conjunct
+  kConjunctExtend,  // Extend that a conjunct may hold
+  kLinker,          // Extend that links the consonants of a conjunct
+  kZwj,
+  kSpacingMark,
+  kHangulL,
+  kHangulV,
+  kHangulT,
+  kHangulLv,
+  kHangulLvt,
+  kPictograph,
+  kConsonant,
+};
+GraphemeClass GraphemeClassOf(char32_t c);
 
 // The order of canonical combining classes; 0 for starters.
 uint8_t CombiningRank(char32_t c);

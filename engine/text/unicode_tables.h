@@ -11,7 +11,7 @@ namespace svdserve::unicode {
 struct FlagRange {
   char32_t first;
   char32_t last;
-  uint8_t value;
+  uint16_t value;
 };
 
 // Every step-th code point of [first, last] maps to itself plus delta.
@@ -33,6 +33,8 @@ extern const FlagRange kFlagRanges[];
 extern const size_t kFlagRangesSize;
 extern const FlagRange kCombiningRanges[];
 extern const size_t kCombiningRangesSize;
+extern const FlagRange kGraphemeRanges[];
+extern const size_t kGraphemeRangesSize;
 extern const LowercaseRange kLowercaseRanges[];
 extern const size_t kLowercaseRangesSize;
 extern const Mapping kLongLowercase[];

@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/text/double_array.h"
 
 namespace svdserve {
 
@@ -87,15 +88,10 @@ class WordPiece {
  private:
   friend class WordPieceBuilder;
 
-  static constexpr uint32_t kNone = UINT32_MAX;
+  static constexpr uint32_t kNone = DoubleArrayBuilder::kNone;
   static constexpr State kHeadRoot = 0;
   static constexpr State kTailRoot = 1;
 
-  // The child over byte b is node base + b, if that node's parent says so.
-  struct Node {
-    uint32_t base = 0;
-    uint32_t parent = kNone;
-  };
   struct Links {
     uint32_t fail = kNone;
     uint32_t fail_pops = kNone;  // index into pops_
@@ -109,7 +105,7 @@ class WordPiece {
     for (const Piece* p = head + 1; p <= head + head->chars; ++p) emit(*p);
   }
 
-  std::vector<Node> nodes_;
+  std::vector<DoubleArrayBuilder::Node> nodes_;
   std::vector<Links> links_;
   std::vector<Piece> pops_;  // lists, each after its length
 };

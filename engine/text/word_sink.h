@@ -11,21 +11,11 @@
 #include <vector>
 
 #include "engine/text/char_map.h"
+#include "engine/text/text_scratch.h"
 #include "engine/text/tokenizer.h"
 #include "engine/text/word_piece.h"
 
 namespace svdserve {
-
-// The tokens of one text, before special tokens are put around them.
-struct TextTokens {
-  std::vector<int32_t> ids;
-  std::vector<TokenOffset> offsets;
-
-  void Clear() {
-    ids.clear();
-    offsets.clear();
-  }
-};
 
 struct WordSinkOptions {
   int32_t unk_id = 0;

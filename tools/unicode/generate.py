@@ -17,10 +17,11 @@ then run tests/engine/text/compare_with_hf.py against the same version.
 import argparse
 import functools
 import pathlib
+import struct
 import sys
 
 import tokenizers
-from tokenizers import AddedToken, Tokenizer, models, normalizers
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers
 from tokenizers import pre_tokenizers
 
 TOKENIZERS_VERSION = "0.23.3"
@@ -28,8 +29,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CODE_POINTS = [c for c in range(0x110000) if not 0xD800 <= c <= 0xDFFF]
 
 # Bits of a code point's properties; the same values as in unicode.h.
-CONTROL, WHITESPACE, CJK, PUNCTUATION, MARK, WORD, REGEX_SPACE = (
-    1 << i for i in range(7))
+CONTROL, WHITESPACE, CJK, PUNCTUATION, MARK, WORD, REGEX_SPACE, LETTER, \
+    NUMBER = (1 << i for i in range(9))
+
+# Values of unicode.h's GraphemeClass.
+(OTHER, CONTROL_BREAK, CR, LF, PREPEND, EXTEND, CONJUNCT_EXTEND, LINKER, ZWJ,
+ SPACING_MARK, HANGUL_L, HANGUL_V, HANGUL_T, HANGUL_LV, HANGUL_LVT, PICTOGRAPH,
+ CONSONANT) = range(17)
 
 
 def bert_normalizer(**on):
@@ -54,6 +60,17 @@ def probe_added_token(probe):
   return run
 
 
+def matching(pattern):
+  """The code points that the pattern of one character matches."""
+  remove = normalizers.Replace(Regex(pattern), "").normalize_str
+  found = set()
+  for at in range(0, len(CODE_POINTS), 512):
+    chunk = CODE_POINTS[at:at + 512]
+    kept = set(map(ord, remove("".join(map(chr, chunk)))))
+    found.update(c for c in chunk if c not in kept)
+  return found
+
+
 def probe_flags():
   clean = bert_normalizer(clean_text=True)
   chinese = bert_normalizer(handle_chinese_chars=True)
@@ -62,6 +79,7 @@ def probe_flags():
   word = probe_added_token(lambda e: 1 not in e.ids)(single_word=True)
   # A match swallows the whitespace after it.
   space = probe_added_token(lambda e: e.offsets[0] == (0, 3))(rstrip=True)
+  letters, numbers = matching(r"\p{L}"), matching(r"\p{N}")
   flags = {}
   for c in CODE_POINTS:
     s, f = chr(c), 0
@@ -80,7 +98,11 @@ def probe_flags():
     if not f & CONTROL and (clean(s) == " ") != bool(f & WHITESPACE):
       sys.exit(f"U+{c:04X}: cleaning and splitting disagree on whitespace")
     f |= WORD * (c in word) | REGEX_SPACE * (c in space)
+    f |= LETTER * (c in letters) | NUMBER * (c in numbers)
     flags[c] = f
+  # One whitespace for splitting and for the regular expressions of BPE.
+  if matching(r"\s") != {c for c, f in flags.items() if f & WHITESPACE}:
+    sys.exit("\\s is not what separates words")
   return flags
 
 
@@ -131,6 +153,70 @@ def probe_combining_order(decompositions):
   return ranks
 
 
+def count_graphemes():
+  """A function that counts the units in which Precompiled maps a text.
+
+  That is the only use of grapheme clusters: one of less than six bytes is one
+  unit, a longer one is as many units as it has code points. The probe is a map
+  that turns any byte, and so any unit, into one letter.
+  """
+  trie = [0] * 1024
+  trie[0] = 256 << 10  # darts: offset to the children
+  for byte in range(1, 256):
+    trie[256 + byte] = byte | 1 << 8 | 512 << 10  # label, is a key, offset
+    trie[768 + byte] = 1 << 31  # value 0: where its replacement starts
+  data = struct.pack("<I1024I", 4096, *trie) + b"X\0"
+  normalize = normalizers.Precompiled(data).normalize_str
+  return lambda text: len(normalize(text))
+
+
+def hangul_class(c, count):
+  """By what joins it: seen by a mark's cluster, which is five bytes alone."""
+  after = tuple(count(chr(c) + x + "\u0301") == 3
+                for x in "\u1100\u1161\u11a8")
+  return {(True, True, False): HANGUL_L, (False, True, True): HANGUL_V,
+          (False, False, True): HANGUL_T, (False, False, False): OTHER}[after]
+
+
+def grapheme_class(c, count):
+  """What a code point is to UAX 29, where it can change what count() says.
+
+  A flag's two regional indicators have eight bytes: they need no class.
+  """
+  s, mark, zwj, ka, virama = chr(c), "\u0301", "\u200d", "\u0915", "\u094d"
+  if s in "\r\n\u200d":
+    return {"\r": CR, "\n": LF, zwj: ZWJ}[s]
+  if count("a" + s) == 1:
+    if count(ka + s + ka + mark) == 4:
+      return LINKER
+    if count(ka + s + virama + ka + mark) == 5:
+      return CONJUNCT_EXTEND
+    return EXTEND if count("©" + s + zwj + "©" + mark) == 5 else SPACING_MARK
+  if count(s + "a") == 1:
+    return PREPEND
+  if len(s.encode()) <= 3 and count(s + mark) == 2:
+    return CONTROL_BREAK
+  if count(s + zwj + "©" + mark) == 4:
+    return PICTOGRAPH
+  if count(s + virama + ka + mark) == 4:
+    return CONSONANT
+  return hangul_class(c, count)
+
+
+def probe_graphemes():
+  """{code point: class}; Hangul syllables are computed, and checked here."""
+  count = count_graphemes()
+  if (count("\r\n"), count("a\u0301"), count("a\0")) != (1, 1, 2):
+    sys.exit("the probe of grapheme clusters does not work")
+  classes = {c: grapheme_class(c, count) for c in CODE_POINTS}
+  for c in range(0xAC00, 0xD7A4):
+    # Both are joined by T; only one without T is joined by V.
+    expected = HANGUL_T if (c - 0xAC00) % 28 else HANGUL_V
+    if classes.pop(c) != expected:
+      sys.exit(f"U+{c:04X}: not the class of a Hangul syllable")
+  return classes
+
+
 def ranges(values):
   """[(first, last, value)] of equal neighbours, zeros left out."""
   out = []
@@ -174,7 +260,7 @@ def array(kind, name, rows, comment):
   return text + line + "\n};\n" + f"const size_t {name}Size = {len(rows)};\n\n"
 
 
-def render(flags, ranks, decompositions, lowercase):
+def render(flags, ranks, graphemes, decompositions, lowercase):
   h = lambda v: f"0x{v:X}"
   long_lowercase = {c: t for c, t in lowercase.items() if len(t) > 1}
   pool, starts = [], {}
@@ -201,6 +287,9 @@ def render(flags, ranks, decompositions, lowercase):
   body += array("FlagRange", "kCombiningRanges",
                 [(h(a), h(b), str(v)) for a, b, v in ranges(ranks)],
                 "Rank of the canonical combining class.")
+  body += array("FlagRange", "kGraphemeRanges",
+                [(h(a), h(b), str(v)) for a, b, v in ranges(graphemes)],
+                "GraphemeClass, Hangul syllables left out.")
   body += array("LowercaseRange", "kLowercaseRanges",
                 [(h(a), h(b), str(s), str(d))
                  for a, b, s, d in shifts(lowercase)],
@@ -236,7 +325,9 @@ def main():
   flags = probe_flags()
   decompositions, lowercase = probe_mappings(flags)
   ranks = probe_combining_order(decompositions)
-  args.out.write_text(render(flags, ranks, decompositions, lowercase))
+  graphemes = probe_graphemes()
+  args.out.write_text(
+      render(flags, ranks, graphemes, decompositions, lowercase))
   print(f"{args.out}: {args.out.stat().st_size} bytes, "
         f"{len(decompositions)} decompositions, {len(lowercase)} lower case, "
         f"{len(ranks)} combining")

@@ -1,5 +1,3 @@
-#include "engine/text/bert_tokenizer.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -8,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/text/tokenizer_base.h"
 #include "tests/engine/text/tiny_tokenizer.h"
 
 namespace svdserve {
@@ -76,8 +75,8 @@ TEST_F(BertTokenizerTest, LowersAndStripsAccents) {
 
 TEST_F(BertTokenizerTest, KeepsCaseAndAccentsIfTold) {
   TokenizerSpec spec = TinySpec(Words());
-  spec.normalizer.lowercase = false;
-  spec.normalizer.strip_accents = false;
+  spec.word_piece.normalizer.lowercase = false;
+  spec.word_piece.normalizer.strip_accents = false;
   const auto cased = MakeTokenizer(std::move(spec));
   EXPECT_EQ(Tokens(*cased, "café CAFÉ \u0130"), "café [UNK] İ");
 }
@@ -86,7 +85,7 @@ TEST_F(BertTokenizerTest, LowersToMoreThanOneCharacterIfAccentsStay) {
   std::vector<std::string> words = Words();
   words.push_back("##\u0307");
   TokenizerSpec spec = TinySpec(words);
-  spec.normalizer.strip_accents = false;
+  spec.word_piece.normalizer.strip_accents = false;
   const auto tokenizer = MakeTokenizer(std::move(spec));
   EXPECT_EQ(Tokens(*tokenizer, "\u0130"), "i ##\u0307");
 }
@@ -226,7 +225,7 @@ TEST_F(AddedTokenTest, MustDifferAfterNormalization) {
   TokenizerSpec spec = TinySpec(Words());
   spec.added_tokens.push_back({.content = "Day", .normalized = true});
   spec.added_tokens.push_back({.content = "day", .normalized = true});
-  const auto tokenizer = BertTokenizer::Create(std::move(spec));
+  const auto tokenizer = CreateTokenizer(std::move(spec));
   ASSERT_FALSE(tokenizer.ok());
   EXPECT_THAT(std::string(tokenizer.status().message()),
               HasSubstr("both matched as 'day'"));

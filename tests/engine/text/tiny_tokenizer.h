@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/text/bert_tokenizer.h"
+#include "engine/text/tokenizer_base.h"
 #include "engine/text/tokenizer_files.h"
 
 namespace svdserve {
@@ -26,7 +26,7 @@ inline TokenizerSpec TinySpec(const std::vector<std::string>& tokens) {
 }
 
 inline std::unique_ptr<const Tokenizer> MakeTokenizer(TokenizerSpec spec) {
-  auto tokenizer = BertTokenizer::Create(std::move(spec));
+  auto tokenizer = CreateTokenizer(std::move(spec));
   EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
   return *std::move(tokenizer);
 }

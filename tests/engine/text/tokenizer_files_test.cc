@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "engine/text/bert_tokenizer.h"
 #include "engine/text/tokenizer.h"
+#include "engine/text/tokenizer_base.h"
 #include "tests/engine/text/tiny_tokenizer.h"
 
 namespace svdserve {
@@ -70,7 +70,7 @@ TEST(TokenizerJsonTest, FollowsSequencesOfOne) {
                            {"pretokenizers", {file["pre_tokenizer"]}}};
   const auto spec = ParseTokenizerJson("f", file.dump());
   ASSERT_TRUE(spec.ok()) << spec.status();
-  EXPECT_TRUE(spec->normalizer.strip_accents);
+  EXPECT_TRUE(spec->word_piece.normalizer.strip_accents);
 }
 
 TEST(TokenizerJsonTest, ReadsTemplatesOfAnyShape) {
@@ -102,8 +102,9 @@ TEST(TokenizerJsonTest, AddsNothingWithoutAPostProcessor) {
 }
 
 TEST(TokenizerJsonTest, NamesWhatItDoesNotSupport) {
-  EXPECT_THAT(Unsupported("/model/type", "BPE"),
-              HasSubstr("model of type 'BPE' is not supported"));
+  EXPECT_THAT(Unsupported("/model/type", "WordLevel"),
+              HasSubstr("model of type 'WordLevel' is not supported; "
+                        "supported: WordPiece, BPE and Unigram"));
   EXPECT_THAT(Unsupported("/normalizer", {{"type", "NFKC"}}),
               HasSubstr("'NFKC' is not supported; supported: one Bert"));
   EXPECT_THAT(Unsupported("/pre_tokenizer", {{"type", "ByteLevel"}}),
@@ -142,7 +143,7 @@ TEST(TokenizerJsonTest, NeedsItsUnknownTokenInTheVocabulary) {
   file["model"]["unk_token"] = "<unk>";
   const auto spec = ParseTokenizerJson("f", file.dump());
   ASSERT_TRUE(spec.ok());
-  const auto tokenizer = BertTokenizer::Create(*spec);
+  const auto tokenizer = CreateTokenizer(*spec);
   ASSERT_FALSE(tokenizer.ok());
   EXPECT_THAT(std::string(tokenizer.status().message()),
               HasSubstr("unk_token '<unk>' is not in the vocabulary"));
@@ -153,8 +154,8 @@ constexpr char kVocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n##b\n";
 TEST(VocabTextTest, NeedsNoOtherFile) {
   const auto spec = ParseVocabText("vocab.txt", kVocab, "", "");
   ASSERT_TRUE(spec.ok()) << spec.status();
-  EXPECT_TRUE(spec->normalizer.lowercase);
-  EXPECT_TRUE(spec->normalizer.strip_accents);
+  EXPECT_TRUE(spec->word_piece.normalizer.lowercase);
+  EXPECT_TRUE(spec->word_piece.normalizer.strip_accents);
   const auto tokenizer = MakeTokenizer(*spec);
   EXPECT_EQ(Join(*tokenizer, Encode(*tokenizer, "AB[MASK]", "a", {})),
             "[CLS] a ##b [MASK] [SEP] a [SEP]");
@@ -170,9 +171,9 @@ TEST(VocabTextTest, ObeysTheConfig) {
                                    "10": {"content": "<10>"}}})",
       R"({"cls_token": "<s>", "sep_token": "</s>"})");
   ASSERT_TRUE(spec.ok()) << spec.status();
-  EXPECT_FALSE(spec->normalizer.lowercase);
-  EXPECT_FALSE(spec->normalizer.handle_chinese_chars);
-  EXPECT_TRUE(spec->normalizer.strip_accents);
+  EXPECT_FALSE(spec->word_piece.normalizer.lowercase);
+  EXPECT_FALSE(spec->word_piece.normalizer.handle_chinese_chars);
+  EXPECT_TRUE(spec->word_piece.normalizer.strip_accents);
   const auto tokenizer = MakeTokenizer(*spec);
   EXPECT_EQ(Join(*tokenizer, Encode(*tokenizer, "a A", std::nullopt, {})),
             "<s> a <u> </s>");
@@ -197,7 +198,8 @@ TEST(VocabTextTest, NamesWhatIsWrong) {
   };
   EXPECT_THAT(error("[UNK]\n\xff\n", ""),
               HasSubstr("vocab.txt: malformed UTF-8 at byte 6"));
-  EXPECT_THAT(error("[UNK]\na\n", ""), HasSubstr("lacks [CLS] or [SEP]"));
+  EXPECT_THAT(error("[UNK]\na\n", ""),
+              HasSubstr("lacks [SEP], the default of sep_token"));
   EXPECT_THAT(error("", ""), HasSubstr("vocab.txt: holds no tokens"));
   EXPECT_THAT(error(kVocab, R"({"sep_token": "</s>"})"),
               HasSubstr("sep_token '</s>' is not in the vocabulary"));

@@ -12,7 +12,7 @@
 #include <string>
 #include <string_view>
 
-#include "engine/text/bert_tokenizer.h"
+#include "engine/text/tokenizer_base.h"
 #include "engine/text/tokenizer_files.h"
 #include "engine/text/unicode.h"
 
@@ -42,7 +42,7 @@ std::unique_ptr<const Tokenizer> Load(std::string_view* data) {
     Require(!spec.status().message().empty());
     return nullptr;
   }
-  auto tokenizer = BertTokenizer::Create(*std::move(spec));
+  auto tokenizer = CreateTokenizer(*std::move(spec));
   return tokenizer.ok() ? *std::move(tokenizer) : nullptr;
 }
 
