@@ -12,6 +12,7 @@
 namespace svdserve {
 
 CLI::App* AddCompressCommand(CLI::App& app, int* exit_code);
+CLI::App* AddEvaluateCommand(CLI::App& app, int* exit_code);
 CLI::App* AddInspectCommand(CLI::App& app, int* exit_code);
 
 CLI::App* AddEmbedCommand(CLI::App& app, int* exit_code);

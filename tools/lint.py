@@ -45,6 +45,7 @@ DIRECTIONS = [
     ("tools/forward/", r"tools/forward/|engine/(text|model)/|kernels/",
      SERVING),
     ("tools/compress/", r"tools/|engine/|kernels/team\.h", SERVING),
+    ("tools/evaluate/", r"tools/|engine/|kernels/team\.h", SERVING),
     ("tools/", r"tools/|engine/|" + GENERATED, r"yaml-cpp/.*|prometheus/.*"),
 ]
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)

@@ -10,6 +10,7 @@ int main(int argc, char** argv) {
   app.fallthrough(false);
   int exit_code = 0;
   svdserve::AddCompressCommand(app, &exit_code);
+  svdserve::AddEvaluateCommand(app, &exit_code);
   svdserve::AddInspectCommand(app, &exit_code);
   svdserve::AddEmbedCommand(app, &exit_code);
   svdserve::AddClassifyCommand(app, &exit_code);

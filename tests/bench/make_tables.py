@@ -71,14 +71,15 @@ def accuracy(result):
     return lines + table(["compute", "texts", "least cosine", "1st percentile", "mean", "required least"], body)
 
 
-def quality(result):
-    cosine = result["cosine"]
-    lines = [f"**Compression** by {result['method']}: embeddings against the dense model's, both in PyTorch "
-             f"fp32. {origin(result)}", ""]
-    return lines + table(
-        ["weights kept", "texts", "least cosine", "1st percentile", "mean", "rank correlation of similarities"],
-        [[f"{result['ratio']['kept']:.3f}", str(cosine["inputs"]), f"{cosine['min']:.3f}", f"{cosine['p1']:.3f}",
-          f"{cosine['mean']:.3f}", f"{result['rank_correlation_of_similarities']:.3f}"]])
+def compression(result):
+    lines = [f"**Compression** of {result['model']}: embeddings against the dense model's, on "
+             f"{result['texts']['count']:,} texts that calibration never saw: {result['texts']['of']}. "
+             f"{origin(result)}", ""]
+    body = [[f"{row['ratio']}", row["method"], f"{row['mean_cosine']:.4f}", f"{1 - row['mean_cosine']:.4f}",
+             f"{row['p5_cosine']:.4f}", f"{row['recall_at_10']:.3f}", f"{row['seconds']:,.0f} s"]
+            for row in result["results"]]
+    return lines + table(["weights kept", "method", "mean cosine", "mean error (1 − cosine)", "5th percentile",
+                          "recall@10", "time"], body)
 
 
 def serving(result):
@@ -298,7 +299,7 @@ def engine_gpu(result):
 
 
 TABLES = [("peers_cpu", peers), ("peers_cpu_avx512", speed), ("serving_cpu", serving), ("overload", overload),
-          ("tokenizer", tokenizer), ("accuracy_cpu", accuracy), ("quality", quality),
+          ("tokenizer", tokenizer), ("accuracy_cpu", accuracy), ("compression", compression),
           ("encoder_gpu", lambda result: encoder_gpu(result) + memory_gpu(result)), ("peers_gpu", peers_gpu),
           ("kernels_gpu", kernels_gpu),
           ("serving_gpu", lambda result: serving_gpu(result) + soak_gpu(result)), ("engine_gpu", engine_gpu)]

@@ -1,0 +1,25 @@
+// Singular values of a model's matrices: how fast they fall says what a low
+// rank must lose.
+#ifndef SVDSERVE_TOOLS_EVALUATE_SPECTRA_H_
+#define SVDSERVE_TOOLS_EVALUATE_SPECTRA_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace svdserve {
+
+struct Spectrum {
+  int layer = 0;
+  const char* kind = "";       // as in MatrixFacts
+  std::vector<double> values;  // [min(in, out)] falling, to four digits
+};
+
+// Of every dense matrix of the encoder; by layer, then kind. By LAPACK, in
+// single precision. INTERNAL if LAPACK does not converge.
+absl::StatusOr<std::vector<Spectrum>> SpectraOf(const std::string& directory);
+
+}  // namespace svdserve
+
+#endif  // SVDSERVE_TOOLS_EVALUATE_SPECTRA_H_
