@@ -1,6 +1,7 @@
 #include "tools/evaluate/evaluate.h"
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <memory>
 #include <numeric>
@@ -109,8 +110,9 @@ void CompareEmbeddings(const Reference& dense, const Outputs& outputs,
           CompareNeighbours(dense.outputs, outputs, kMostQueries, seed),
       .similarities =
           CompareSimilarities(dense.outputs, outputs, kMostPairs, seed)};
-  std::vector<double> badness;
-  for (const double cosine : cosines) badness.push_back(-cosine);
+  std::vector<double> badness(cosines.size());
+  std::transform(cosines.begin(), cosines.end(), badness.begin(),
+                 std::negate<>());
   for (const int i : WorstFirst(badness)) {
     result->worst.push_back({.number = i + 1,
                              .text = Shorten(texts.texts[i], kShownCodePoints),
@@ -122,9 +124,9 @@ void CompareClasses(const Reference& dense, const Outputs& outputs,
                     const TextSet& texts, ModelEvaluation* result) {
   result->classification = CompareLogits(dense.outputs, outputs);
   const int width = outputs.width;
-  std::vector<double> badness;
+  std::vector<double> badness(outputs.rows());
   for (int i = 0; i < outputs.rows(); ++i) {
-    badness.push_back(MaxError(dense.outputs.row(i), outputs.row(i), width));
+    badness[i] = MaxError(dense.outputs.row(i), outputs.row(i), width);
   }
   const std::vector<std::string>& labels = dense.config.labels;
   for (const int i : WorstFirst(badness)) {

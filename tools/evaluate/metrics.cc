@@ -129,9 +129,9 @@ uint64_t Draw(std::mt19937_64& random, uint64_t below) {
 }  // namespace
 
 std::vector<double> RowCosines(const Outputs& a, const Outputs& b) {
-  std::vector<double> cosines;
+  std::vector<double> cosines(a.rows());
   for (int i = 0; i < a.rows(); ++i) {
-    cosines.push_back(CosineOf(a.row(i), b.row(i), a.width));
+    cosines[i] = CosineOf(a.row(i), b.row(i), a.width);
   }
   return cosines;
 }

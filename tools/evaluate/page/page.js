@@ -425,7 +425,8 @@
     return html("figure", {style: "margin-top:24px"},
         table(["Model", "Kept", ...measures.map(([name]) => name),
                ...COSTS.map(([name]) => name)], rows,
-              "All models side by side"),
+              report.models.length > 1 ? "All models side by side" :
+                  "Beside the dense model"),
         html("p", {class: "soft", style: "font-size:13px"},
             "Kept: of the parameters of the encoder’s matrices. FLOPs and " +
             `activation bytes: of a batch of ${inputs} inputs of ${tokens} ` +
@@ -487,11 +488,12 @@
   };
 
   const worst = (model) => {
-    const heads = embeds ? ["No.", "Cosine", "Text"] :
-        ["No.", "Error", "Dense", "Compressed", "Text"];
+    const labelled = report.labels.length > 1;
+    const heads = ["No.", embeds ? "Cosine" : "Error",
+                   ...(labelled ? ["Dense", "Compressed"] : []), "Text"];
     const rows = model.worst.map((w) => [`${w.number}`,
-      ...(embeds ? [cosine(w.cosine)] :
-          [small(w.max_logit_error), w.dense_label, w.compressed_label]),
+      embeds ? cosine(w.cosine) : small(w.max_logit_error),
+      ...(labelled ? [w.dense_label, w.compressed_label] : []),
       html("td", {class: "text", dir: "auto"}, w.text)]);
     return html("figure", {class: "wide"}, html("figcaption", {},
         html("h3", {}, "Texts that changed most")),
