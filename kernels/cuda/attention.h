@@ -18,7 +18,8 @@ struct AttentionParams {
   Type type = Type::kBF16;
   int sequences = 0;   // 0 launches nothing
   int max_tokens = 0;  // no sequence is longer
-  // Of all sequences: a hint to which tiles are fast. 0: all are as long.
+  // Of all sequences, or a bound that q, k and v have memory for: tells which
+  // tiles are fast too. 0: all sequences are as long.
   int rows = 0;
   int heads = 0;     // of queries
   int kv_heads = 0;  // divides heads: grouped-query attention

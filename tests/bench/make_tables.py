@@ -214,7 +214,7 @@ def peers_gpu(result):
 
 
 def kernels_gpu(result):
-    """The kernels of one model at one shape, and attention by length beside PyTorch's."""
+    """The kernels of one model at one shape, attention by length beside PyTorch's, and of heads of other widths."""
     lines = [f"**CUDA kernels**, bert-base r50 at 32×512, cold inputs. {gpu_origin(result)}", ""]
     rows = measured(result["results"])
     body = [[row["op"], f"{row['median_ms']:.4f}", f"{row['tflops']:.0f}", f"{row['gb_per_s']:,.0f}"]
@@ -230,7 +230,20 @@ def kernels_gpu(result):
                          f"{row['tflops']:.0f}"] + [torch.get((backend, *key), "-") for backend in ("flash", "cudnn")])
     lines += ["", "**Attention**, TFLOP/s, width 768, beside PyTorch's backends.", ""]
     lines += table(["shape", "head dim", "causal", "ours", "FlashAttention-2", "cuDNN"], body)
-    return lines + strictness(rows)
+    return lines + reduced_attention(rows) + strictness(rows)
+
+
+def reduced_attention(rows):
+    """Heads whose queries and keys are not as wide as their values."""
+    portable = {(row["shape"], row["qk_dim"], row["v_dim"]): f"{row['median_ms']:.4f}"
+                for row in rows if row["op"] == "attention_reduced_portable"}
+    body = [[row["shape"].replace("x", "×"), str(row["qk_dim"]), str(row["v_dim"]), f"{row['median_ms']:.4f}",
+             portable.get((row["shape"], row["qk_dim"], row["v_dim"]), "-"), f"{row['tflops']:.0f}"]
+            for row in rows if row["op"] == "attention_reduced"]
+    if not body:
+        return []
+    return ["", "**Attention of reduced heads**, 12 of them.", ""] + table(
+        ["shape", "queries and keys", "values", "ms", "portable, ms", "TFLOP/s"], body)
 
 
 def strictness(rows):

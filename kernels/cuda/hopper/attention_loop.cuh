@@ -42,13 +42,16 @@ __device__ inline int WarpgroupOf() {
   return Uniform(threadIdx.x / kWarpgroupThreads);
 }
 
-// Tiles of kColumns columns: 32, or a multiple of 64.
+// Tiles of kColumns columns, a multiple of 32.
 template <int kColumns>
 struct PanelTile {
-  static_assert(kColumns == 32 || kColumns % 64 == 0);
+  static_assert(kColumns % 32 == 0);
   static constexpr int kPanelColumns = kColumns == 32 ? 32 : 64;
-  static constexpr int kPanels = kColumns / kPanelColumns;
+  static constexpr int kPanels = (kColumns + kPanelColumns - 1) / kPanelColumns;
   static constexpr int kRowBytes = kPanelColumns * kElementBytes;
+  // Of 64 rows.
+  static constexpr int kPanelBytes = 64 * kRowBytes;
+  static constexpr int kTileBytes = kPanels * kPanelBytes;
 
   // K-major: rows of a tile that has kRows, columns being k from step·16 on.
   template <int kRows>
@@ -170,6 +173,41 @@ struct BlockTiles {
   uint32_t values;
 };
 
+// What a warp, whose rows are from warp_row on, sees of a block.
+template <class S>
+__device__ void MaskUnseen(BlockScores<S>& scores, const KeyWindow& window,
+                           const BlockRange& blocks, int block, int warp_row) {
+  if (block >= blocks.full_begin && block < blocks.full_end) return;
+  const int first_key = block * kAttentionKeys;
+  const BlockView view = {warp_row - first_key, window.length - first_key,
+                          window.left, window.right};
+  MaskBlock<S>(scores, view, threadIdx.x % 32);
+}
+
+// The first block's scores; returns where it lies.
+template <class S, class Queries, class Take>
+__device__ BlockTiles ScoreFirst(BlockScores<S>& scores, const Queries& queries,
+                                 int block, const Take& take) {
+  const BlockTiles tiles = take(block);
+  WgmmaFence();
+  StartScores<S>(scores, queries, tiles.keys);
+  WgmmaWait<0>();
+  KeepAfterWait(Flat(scores[0]));
+  return tiles;
+}
+
+// The last block's output.
+template <class S, class Release>
+__device__ void AddLast(AttentionState<S>& state,
+                        const BlockWeights<S>& weights, const BlockTiles& tiles,
+                        const Release& release) {
+  WgmmaFence();
+  StartValues<S>(state, weights, tiles.values);
+  WgmmaWait<0>();
+  KeepAfterWait(Flat(state.out[0]));
+  release();
+}
+
 // All blocks that a warpgroup's rows see, by all of its warps, which have 16
 // rows each, this one from warp_row on. take(block) waits for a block and
 // returns its tiles; release() is called when the oldest block was read. A
@@ -182,19 +220,10 @@ __device__ void AttendBlocks(AttentionState<S>& state, const Queries& queries,
   static_assert(S::kRowTiles == 1);
   BlockScores<S> scores;
   BlockWeights<S> weights;
-  BlockTiles tiles = take(blocks.begin);
-  WgmmaFence();
-  StartScores<S>(scores, queries, tiles.keys);
-  WgmmaWait<0>();
-  KeepAfterWait(Flat(scores[0]));
+  BlockTiles tiles = ScoreFirst<S>(scores, queries, blocks.begin, take);
 #pragma unroll 1
   for (int block = blocks.begin;;) {
-    if (block < blocks.full_begin || block >= blocks.full_end) {
-      const int first_key = block * kAttentionKeys;
-      const BlockView view = {warp_row - first_key, window.length - first_key,
-                              window.left, window.right};
-      MaskBlock<S>(scores, view, threadIdx.x % 32);
-    }
+    MaskUnseen<S>(scores, window, blocks, block, warp_row);
     SoftmaxBlock<S>(weights, scores, state, scale_log2);
     if (++block >= blocks.end) break;
     const BlockTiles next = take(block);
@@ -207,11 +236,72 @@ __device__ void AttendBlocks(AttentionState<S>& state, const Queries& queries,
     release();
     tiles = next;
   }
-  WgmmaFence();
-  StartValues<S>(state, weights, tiles.values);
-  WgmmaWait<0>();
-  KeepAfterWait(Flat(state.out[0]));
-  release();
+  AddLast<S>(state, weights, tiles, release);
+}
+
+// The end of SoftmaxBlock(), where WeighBlock() was called before: references
+// are moved, and weights computed anew, unless weights and shifts are `small`.
+template <class S>
+__device__ void FinishSoftmax(BlockWeights<S>& weights, BlockSums<S>& sums,
+                              const BlockScores<S>& scores,
+                              AttentionState<S>& state, float scale_log2,
+                              bool small) {
+  if (!AllInWarp(small)) {
+    MoveReferences<S>(state, scores, scale_log2);
+    WeighBlock<S>(weights, sums, scores, state, scale_log2);
+  }
+#pragma unroll
+  for (int h = 0; h < 2; ++h) state.sum[0][h] += sums[0][h];
+}
+
+// AttendBlocks(), but a block's output is computed while the next one's weights
+// are, which takes registers for the weights of both (FlashAttention-3, arXiv
+// 2407.08608, section 3.2).
+template <class S, class Queries, class Take, class Release>
+__device__ void AttendBlocksOverlapped(AttentionState<S>& state,
+                                       const Queries& queries,
+                                       const KeyWindow& window,
+                                       const BlockRange& blocks, int warp_row,
+                                       float scale_log2, const Take& take,
+                                       const Release& release) {
+  static_assert(S::kRowTiles == 1);
+  BlockScores<S> scores;
+  BlockWeights<S> even, odd;
+  int block = blocks.begin;
+  BlockTiles tiles = ScoreFirst<S>(scores, queries, block, take);
+  MaskUnseen<S>(scores, window, blocks, block, warp_row);
+  SoftmaxBlock<S>(even, scores, state, scale_log2);
+  const auto step = [&](const BlockWeights<S>& last, BlockWeights<S>& weights) {
+    const BlockTiles next = take(block);
+    WgmmaFence();
+    StartScores<S>(scores, queries, next.keys);
+    StartValues<S>(state, last, tiles.values);
+    WgmmaWait<1>();
+    KeepAfterWait(Flat(scores[0]));
+    MaskUnseen<S>(scores, window, blocks, block, warp_row);
+    BlockSums<S> sums;
+    bool small = WeighBlock<S>(weights, sums, scores, state, scale_log2);
+    small = small && ShiftsAreSmall<S>(state, scale_log2);
+    WgmmaWait<0>();
+    KeepAfterWait(Flat(state.out[0]));
+    release();
+    FinishSoftmax<S>(weights, sums, scores, state, scale_log2, small);
+    tiles = next;
+  };
+  // In turns: products read the one while the other is written.
+#pragma unroll 1
+  for (;;) {
+    if (++block >= blocks.end) {
+      AddLast<S>(state, even, tiles, release);
+      return;
+    }
+    step(even, odd);
+    if (++block >= blocks.end) {
+      AddLast<S>(state, odd, tiles, release);
+      return;
+    }
+    step(odd, even);
+  }
 }
 
 }  // namespace svdserve::cuda::hopper

@@ -24,22 +24,30 @@ inline constexpr int kAttentionTiles = 3;
 
 // From the largest to the smallest.
 struct AttentionTiles {
-  int dim;  // of queries, keys and values
+  int qk_dim;  // heads up to so wide
+  int v_dim;
   AttentionTile tiles[kAttentionTiles];
 };
 
-// The committed list of instances. Times are of an H200, bf16: fitted to 36
-// shapes of 64 to 8192 tokens (README.md).
-inline constexpr AttentionTiles kAttentionTilesOfDims[] = {
-    {32, {{256, 1, 2.0, 0.864}, {192, 1, 1.5, 0.654}, {64, 3, 1.75, 0.827}}},
-    {64, {{256, 1, 5.0, 0.973}, {192, 1, 3.5, 0.813}, {64, 3, 3.25, 1.185}}},
-    {128, {{192, 1, 4.0, 1.228}, {128, 1, 4.0, 1.0}, {64, 2, 4.5, 1.417}}},
+// The committed list of instances, the narrowest first. Times are of an H200,
+// bf16, fitted to 20 shapes of 128 to 8192 tokens, those of unequal and of 96
+// to one of 512 (README.md).
+inline constexpr AttentionTiles kAttentionTilesOfHeads[] = {
+    {32, 32, {{256, 1, 1.7, 0.745}, {192, 1, 1.3, 0.597}, {64, 3, 1.1, 0.628}}},
+    {32, 64, {{256, 1, 1.8, 0.915}, {192, 1, 1.85, 0.72}, {64, 3, 2.4, 0.735}}},
+    {64, 64, {{256, 1, 1.8, 0.98}, {192, 1, 1.85, 0.79}, {64, 3, 2.4, 0.82}}},
+    {96, 96, {{192, 1, 2.6, 0.896}, {128, 1, 1.65, 0.737}, {64, 2, 3.1, 0.9}}},
+    {64,
+     128,
+     {{192, 1, 2.6, 0.868}, {128, 1, 1.65, 0.745}, {64, 2, 3.1, 0.65}}},
+    {128, 128, {{192, 1, 2.6, 1.07}, {128, 1, 1.65, 0.9}, {64, 2, 3.1, 0.9}}},
 };
 
-// nullptr: no tile has heads of this width.
-constexpr const AttentionTiles* FindAttentionTiles(int dim) {
-  for (const AttentionTiles& tiles : kAttentionTilesOfDims) {
-    if (tiles.dim == dim) return &tiles;
+// The first that heads of these widths fit into; what they leave empty is
+// filled with zeros. nullptr: none.
+constexpr const AttentionTiles* FindAttentionTiles(int qk_dim, int v_dim) {
+  for (const AttentionTiles& tiles : kAttentionTilesOfHeads) {
+    if (qk_dim <= tiles.qk_dim && v_dim <= tiles.v_dim) return &tiles;
   }
   return nullptr;
 }

@@ -71,6 +71,14 @@ __device__ inline void TensorCopy(void* shared, const CUtensorMap* map,
   ptx::cp_async_bulk_tensor(ptx::space_cluster, ptx::space_global, shared, map,
                             at, barrier);
 }
+// The same of one head of a map of heads.
+__device__ inline void TensorCopy(void* shared, const CUtensorMap* map,
+                                  int column, int head, int row,
+                                  uint64_t* barrier) {
+  const int32_t at[3] = {column, head, row};
+  ptx::cp_async_bulk_tensor(ptx::space_cluster, ptx::space_global, shared, map,
+                            at, barrier);
+}
 __device__ inline void PrefetchTensorMap(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }

@@ -28,7 +28,18 @@ struct MatrixView {
   int64_t stride = 0;          // a multiple of 8
 };
 
-// What one copy moves: at most 256 rows; with a swizzle its columns.
+// [rows, heads, dim]: heads of a row are packed.
+struct HeadsView {
+  Type type = Type::kBF16;
+  const void* data = nullptr;  // 16-byte aligned
+  int64_t rows = 0;            // at least 1
+  int64_t heads = 0;           // at least 1
+  int64_t dim = 0;             // a multiple of 8
+  int64_t stride = 0;          // from row to row, a multiple of 8
+};
+
+// What one copy moves: at most 256 rows; with a swizzle its columns. A box may
+// be wider than the matrix.
 struct Box {
   int rows = 0;
   int columns = 0;
@@ -37,6 +48,9 @@ struct Box {
 
 // cudaErrorNotSupported if the driver has no tensor maps.
 cudaError_t MakeTensorMap(const MatrixView& matrix, const Box& box,
+                          CUtensorMap* map);
+// Rows and columns of one head are a box.
+cudaError_t MakeTensorMap(const HeadsView& view, const Box& box,
                           CUtensorMap* map);
 
 // All that a kernel takes; the first error.

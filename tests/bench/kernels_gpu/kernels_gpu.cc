@@ -157,6 +157,30 @@ class Bench {
     }
   }
 
+  // Heads as compression leaves them: queries and keys of one rank, values of
+  // another.
+  void ReducedHeads() {
+    constexpr int kHeads = 12;
+    constexpr std::pair<int, int> kDims[] = {
+        {16, 16}, {16, 32}, {32, 32}, {32, 48},  {32, 64},
+        {48, 48}, {48, 64}, {96, 96}, {64, 128},
+    };
+    for (const Shape& shape :
+         {Shape{32, 128}, Shape{32, 512}, Shape{8, 2048}}) {
+      head_ = {{"model", nullptr}, {"shape", Name(shape)}};
+      for (const auto& [qk_dim, v_dim] : kDims) {
+        const ordered_json parameters = {
+            {"heads", kHeads}, {"qk_dim", qk_dim}, {"v_dim", v_dim}};
+        Attention("attention_reduced", shape, kHeads, qk_dim, v_dim, false,
+                  parameters);
+        if (!cuda::TakesHopperKernels(limits_)) continue;
+        const cuda::ScopedPortableKernels portable;
+        Attention("attention_reduced_portable", shape, kHeads, qk_dim, v_dim,
+                  false, parameters);
+      }
+    }
+  }
+
  private:
   using MakeCall = std::function<Call()>;
 
@@ -444,31 +468,39 @@ class Bench {
 
   void Attention(const std::string& name, const Shape& s, int heads,
                  int head_dim, bool causal) {
-    const int d = heads * head_dim;
+    Attention(name, s, heads, head_dim, head_dim, causal,
+              {{"heads", heads}, {"head_dim", head_dim}, {"causal", causal}});
+  }
+
+  // `parameters` are the row's.
+  void Attention(const std::string& name, const Shape& s, int heads, int qk_dim,
+                 int v_dim, bool causal, const ordered_json& parameters) {
+    const int qk = heads * qk_dim;
+    const int v = heads * v_dim;
     const double rows = s.rows();
-    Measure(name,
-            {{"heads", heads}, {"head_dim", head_dim}, {"causal", causal}},
-            4.0 * rows * s.length * d / (causal ? 2 : 1), 2.0 * 4 * rows * d,
-            [=, this]() -> Call {
-              const size_t elements = size_t{1} * s.rows() * d;
+    Measure(name, parameters,
+            2.0 * rows * s.length * (qk + v) / (causal ? 2 : 1),
+            2.0 * 2 * rows * (qk + v), [=, this]() -> Call {
+              const size_t qk_elements = size_t{1} * s.rows() * qk;
+              const size_t v_elements = size_t{1} * s.rows() * v;
               const cuda::AttentionParams params = {
                   .sequences = s.sequences,
                   .max_tokens = s.length,
                   .heads = heads,
                   .kv_heads = heads,
-                  .qk_dim = head_dim,
-                  .v_dim = head_dim,
+                  .qk_dim = qk_dim,
+                  .v_dim = v_dim,
                   .causal = causal,
-                  .scale = 1 / std::sqrt(static_cast<float>(head_dim)),
+                  .scale = 1 / std::sqrt(static_cast<float>(qk_dim)),
                   .cu_seqlens = Offsets(s),
-                  .q = BF16(elements),
-                  .k = BF16(elements),
-                  .v = BF16(elements),
-                  .out = BF16(elements),
-                  .q_stride = d,
-                  .k_stride = d,
-                  .v_stride = d,
-                  .out_stride = d};
+                  .q = BF16(qk_elements),
+                  .k = BF16(qk_elements),
+                  .v = BF16(v_elements),
+                  .out = BF16(v_elements),
+                  .q_stride = qk,
+                  .k_stride = qk,
+                  .v_stride = v,
+                  .out_stride = v};
               return [this, params](cudaStream_t stream) {
                 return cuda::Attention(params, limits_, stream);
               };
@@ -540,6 +572,7 @@ int Run(const Options& options) {
     }
   }
   bench.AttentionBackends();
+  bench.ReducedHeads();
   const ordered_json result = {
       {"benchmark", "kernels_gpu"},
       {"gpu",

@@ -1,8 +1,10 @@
 #include "kernels/cuda/attention.h"
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -36,16 +38,21 @@ class Batch {
   int out_width() const { return heads_.heads * heads_.v_dim; }
   const Packing& packing() const { return packing_; }
 
-  // `hint`: AttentionParams::rows.
-  std::vector<float> Run(DeviceLimits limits = TestLimits(),
-                         int hint = 0) const {
-    return RunRows(packing_, q_, k_, v_, limits, hint);
+  // Of all sequences.
+  std::vector<float> Run(DeviceLimits limits = TestLimits()) const {
+    return RunRows(packing_, q_, k_, v_, limits, packing_.rows());
+  }
+  // The same with as much room as if all sequences were as long as the longest.
+  std::vector<float> RunWithRoom(DeviceLimits limits) const {
+    return RunRows(packing_, q_, k_, v_, limits,
+                   packing_.sequences() * packing_.max_tokens());
   }
 
   bool CanRunInPlace() const { return heads_.qk_dim == heads_.v_dim; }
   // The output takes the place of the queries.
   std::vector<float> RunInPlace(DeviceLimits limits) const {
-    return RunRows(packing_, q_, k_, v_, limits, 0, /*in_place=*/true);
+    return RunRows(packing_, q_, k_, v_, limits, packing_.rows(),
+                   /*in_place=*/true);
   }
 
   // One sequence without the others.
@@ -57,7 +64,8 @@ class Batch {
     };
     return RunRows(Packing({count}), rows(q_, heads_.heads * heads_.qk_dim),
                    rows(k_, heads_.kv_heads * heads_.qk_dim),
-                   rows(v_, heads_.kv_heads * heads_.v_dim), limits);
+                   rows(v_, heads_.kv_heads * heads_.v_dim), limits,
+                   /*bound=*/0);
   }
 
   std::vector<double> Exact(int every = 1) const {
@@ -68,21 +76,31 @@ class Batch {
  private:
   float Scale() const { return 1 / std::sqrt(float(heads_.qk_dim)); }
 
+  // `bound`: AttentionParams::rows. Rows beyond those of the sequences are NaN
+  // and must stay so.
   std::vector<float> RunRows(const Packing& packing,
                              const std::vector<float>& q,
                              const std::vector<float>& k,
                              const std::vector<float>& v, DeviceLimits limits,
-                             int hint = 0, bool in_place = false) const {
-    PackedRows q_rows(type_, heads_.heads * heads_.qk_dim, 8, q);
-    PackedRows k_rows(type_, heads_.kv_heads * heads_.qk_dim, 16, k);
-    PackedRows v_rows(type_, heads_.kv_heads * heads_.v_dim, 24, v);
-    PackedRows apart(type_, out_width(), 8, packing.rows());
+                             int bound, bool in_place = false) const {
+    const int rows = std::max(bound, packing.rows());
+    const auto with_room = [&](std::vector<float> values, int width) {
+      values.resize(size_t{1} * rows * width, NAN);
+      return values;
+    };
+    const int q_width = heads_.heads * heads_.qk_dim;
+    const int k_width = heads_.kv_heads * heads_.qk_dim;
+    const int v_width = heads_.kv_heads * heads_.v_dim;
+    PackedRows q_rows(type_, q_width, 8, with_room(q, q_width));
+    PackedRows k_rows(type_, k_width, 16, with_room(k, k_width));
+    PackedRows v_rows(type_, v_width, 24, with_room(v, v_width));
+    PackedRows apart(type_, out_width(), 8, rows);
     PackedRows& out = in_place ? q_rows : apart;
     const DeviceBuffer<int32_t> starts(packing.starts);
     const AttentionParams params = {.type = type_,
                                     .sequences = packing.sequences(),
                                     .max_tokens = packing.max_tokens(),
-                                    .rows = hint,
+                                    .rows = bound,
                                     .heads = heads_.heads,
                                     .kv_heads = heads_.kv_heads,
                                     .qk_dim = heads_.qk_dim,
@@ -102,7 +120,11 @@ class Batch {
                                     .v_stride = v_rows.stride(),
                                     .out_stride = out.stride()};
     EXPECT_TRUE(Ran(Attention(params, limits, nullptr)));
-    return out.ToHost();
+    std::vector<float> all = out.ToHost();
+    const auto end = all.begin() + size_t{1} * packing.rows() * out_width();
+    EXPECT_TRUE(std::all_of(end, all.end(), [](float v) { return v != v; }));
+    all.erase(end, all.end());
+    return all;
   }
 
   Type type_;
@@ -154,7 +176,7 @@ TEST_P(AttentionTest, MixedLengthsAreExact) {
 }
 
 TEST_P(AttentionTest, SharpScoresStayExact) {
-  const Batch batch = Make({130}, /*deviation=*/4);
+  const Batch batch = Make({130, 130}, /*deviation=*/4);
   EXPECT_LT(RelativeError(batch.Run(SmallDevice()), batch.Exact()), Limit());
 }
 
@@ -214,10 +236,10 @@ TEST_P(AttentionTest, LargeBatchesHaveTheSameBitsInBothFamilies) {
     }();
     for (const DeviceLimits& limits :
          {SmallDevice(), LargeDevice(), TestLimits()}) {
-      for (int hint : {0, batch.packing().rows()}) {
-        EXPECT_TRUE(SameBits(batch.Run(limits, hint), expected))
-            << deviation << " " << limits.multiprocessors << " " << hint;
-      }
+      EXPECT_TRUE(SameBits(batch.Run(limits), expected))
+          << deviation << " " << limits.multiprocessors;
+      EXPECT_TRUE(SameBits(batch.RunWithRoom(limits), expected))
+          << deviation << " " << limits.multiprocessors;
     }
   }
 }
@@ -239,6 +261,8 @@ std::vector<Case> Cases() {
       {"NarrowerKeys", {2, 1, 16, 48}},
       {"NarrowValues", {1, 1, 80, 16}},
       {"WideValues", {1, 1, 48, 112}},
+      {"NarrowAndWide", {2, 2, 32, 48}, {.causal = true}},
+      {"WideAndNarrow", {2, 1, 112, 64}, {.left = 90}},
   };
   for (int dim = 16; dim <= 128; dim += 16) {
     cases.push_back({"Dim" + std::to_string(dim), {1, 1, dim, dim}});
@@ -281,7 +305,7 @@ int TileRows(int dim, int heads, int sequences, int tokens,
                                   .rows = sequences * tokens,
                                   .heads = heads,
                                   .causal = causal};
-  const hopper::AttentionTiles& shape = *hopper::FindAttentionTiles(dim);
+  const hopper::AttentionTiles& shape = *hopper::FindAttentionTiles(dim, dim);
   const int tile = hopper::ChooseAttentionTile(
       shape, params, {.sm = 90, .multiprocessors = 132});
   return shape.tiles[tile].rows;
@@ -303,7 +327,7 @@ TEST(AttentionTilesTest, ManySequencesTakeLargeTilesAndShortOnesSmall) {
   EXPECT_EQ(TileRows(64, 12, 8, 2048), 256);
   EXPECT_EQ(TileRows(64, 12, 32, 512, /*causal=*/true), 256);
   EXPECT_EQ(TileRows(32, 12, 32, 512), 256);
-  EXPECT_EQ(TileRows(128, 6, 32, 512), 192);
+  EXPECT_EQ(TileRows(128, 6, 32, 512), 128);  // 768 tiles: 5.8 waves
   for (int sequences : {8, 32}) {
     EXPECT_EQ(TileRows(64, 12, sequences, 128), 64);
     EXPECT_EQ(TileRows(32, 12, sequences, 128), 64);
@@ -312,7 +336,7 @@ TEST(AttentionTilesTest, ManySequencesTakeLargeTilesAndShortOnesSmall) {
 }
 
 TEST(AttentionTilesTest, RaggedBatchesTakeSmallTilesUnlessManyAreLong) {
-  const hopper::AttentionTiles& shape = *hopper::FindAttentionTiles(64);
+  const hopper::AttentionTiles& shape = *hopper::FindAttentionTiles(64, 64);
   const auto rows = [&](int sequences, int longest, int tokens) {
     const AttentionParams params = {.sequences = sequences,
                                     .max_tokens = longest,
@@ -327,15 +351,17 @@ TEST(AttentionTilesTest, RaggedBatchesTakeSmallTilesUnlessManyAreLong) {
   EXPECT_EQ(rows(16, 2048, 16 * 1024), 256);
 }
 
-class AttentionTileTest : public testing::TestWithParam<std::tuple<Type, int>> {
-};
+// By type, and the dimensions of queries and values.
+class AttentionTileTest
+    : public testing::TestWithParam<std::tuple<Type, std::pair<int, int>>> {};
 
 TEST_P(AttentionTileTest, EveryHopperTileHasTheBitsOfPortableKernels) {
-  const auto [type, dim] = GetParam();
+  const auto [type, dims] = GetParam();
   Random random;
   const Packing packing({512, 200, 512});
-  const Heads heads = {2, 2, dim, dim};
-  const hopper::AttentionTiles& shape = *hopper::FindAttentionTiles(dim);
+  const Heads heads = {2, 2, dims.first, dims.second};
+  const hopper::AttentionTiles& shape =
+      *hopper::FindAttentionTiles(dims.first, dims.second);
   const AttentionParams params = {.sequences = packing.sequences(),
                                   .max_tokens = packing.max_tokens(),
                                   .heads = heads.heads};
@@ -361,19 +387,50 @@ TEST_P(AttentionTileTest, EveryHopperTileHasTheBitsOfPortableKernels) {
   if (!runs) GTEST_SKIP() << "no Hopper GPU, or its kernels are not loaded";
 }
 
+using Dims = std::pair<int, int>;
+
+std::string DimsName(
+    const testing::TestParamInfo<AttentionTileTest::ParamType>& info) {
+  const auto& [type, dims] = info.param;
+  return "Dims" + std::to_string(dims.first) + "And" +
+         std::to_string(dims.second) + (type == Type::kBF16 ? "Bf16" : "F16");
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Tiles, AttentionTileTest,
     testing::Combine(testing::Values(Type::kBF16, Type::kF16),
-                     testing::Values(32, 64, 128)),
-    [](const testing::TestParamInfo<AttentionTileTest::ParamType>& info) {
-      return "Dim" + std::to_string(std::get<1>(info.param)) +
-             (std::get<0>(info.param) == Type::kBF16 ? "Bf16" : "F16");
-    });
+                     testing::Values(Dims(16, 16), Dims(32, 32), Dims(32, 48),
+                                     Dims(32, 64), Dims(48, 48), Dims(64, 32),
+                                     Dims(64, 64), Dims(80, 96), Dims(48, 112),
+                                     Dims(112, 16), Dims(128, 128))),
+    DimsName);
+
+TEST(AttentionTilesTest, HeadsTakeTheNarrowestInstanceThatHoldsThem) {
+  const auto expect = [](int qk_dim, int v_dim, int qk_of, int v_of) {
+    const hopper::AttentionTiles* tiles =
+        hopper::FindAttentionTiles(qk_dim, v_dim);
+    ASSERT_NE(tiles, nullptr);
+    EXPECT_EQ(tiles->qk_dim, qk_of) << qk_dim << " " << v_dim;
+    EXPECT_EQ(tiles->v_dim, v_of) << qk_dim << " " << v_dim;
+  };
+  expect(16, 32, 32, 32);
+  expect(32, 48, 32, 64);
+  expect(48, 16, 64, 64);
+  expect(64, 112, 64, 128);
+  expect(80, 64, 96, 96);
+  expect(112, 16, 128, 128);
+  for (int qk = 16; qk <= 128; qk += 16) {
+    for (int v = 16; v <= 128; v += 16) {
+      EXPECT_NE(hopper::FindAttentionTiles(qk, v), nullptr) << qk << " " << v;
+    }
+  }
+}
 
 // A NaN in a sequence is seen by its own queries, and by no other sequence.
 TEST(AttentionNanTest, StaysInItsSequence) {
   const int dim = 32;
-  const Packing packing({20, 70, 20});
+  // More rows than those of which Hopper kernels are not asked.
+  const Packing packing({20, 470, 20});
   std::vector<float> values(packing.rows() * dim, 0.5f);
   values[30 * dim] = NAN;
   PackedRows q(Type::kBF16, dim, 0, values), k(Type::kBF16, dim, 0, values),
@@ -381,7 +438,8 @@ TEST(AttentionNanTest, StaysInItsSequence) {
   PackedRows out(Type::kBF16, dim, 0, packing.rows());
   const DeviceBuffer<int32_t> starts(packing.starts);
   AttentionParams params = {.sequences = 3,
-                            .max_tokens = 70,
+                            .max_tokens = 470,
+                            .rows = packing.rows(),
                             .heads = 1,
                             .kv_heads = 1,
                             .qk_dim = dim,
@@ -398,7 +456,7 @@ TEST(AttentionNanTest, StaysInItsSequence) {
   ASSERT_TRUE(Ran(Attention(params, TestLimits(), nullptr)));
   const std::vector<float> result = out.ToHost();
   for (int row = 0; row < packing.rows(); ++row) {
-    const bool poisoned = row >= 20 && row < 90;
+    const bool poisoned = row >= 20 && row < 490;
     EXPECT_EQ(std::isnan(result[row * dim]), poisoned) << row;
   }
 }

@@ -72,6 +72,7 @@ class Batch {
     const AttentionParams params = {.type = type_,
                                     .sequences = packing_.sequences(),
                                     .max_tokens = packing_.max_tokens(),
+                                    .rows = packing_.rows(),
                                     .heads = heads_,
                                     .kv_heads = heads_,
                                     .qk_dim = head_dim_,
