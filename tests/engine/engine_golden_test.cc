@@ -25,8 +25,6 @@ class EngineGoldenTest : public testing::TestWithParam<std::string> {
     options.model_directory = golden_.directory;
     options.backend.threads = 2;
     auto engine = Engine::Create(options, nullptr);
-    // Byte-level BPE and Unigram; their models are tested by ids.
-    if (absl::IsUnimplemented(engine.status())) GTEST_SKIP() << engine.status();
     ASSERT_TRUE(engine.ok()) << engine.status();
     engine_ = *std::move(engine);
   }

@@ -18,7 +18,7 @@ from typing import Callable
 
 import numpy
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import (
     Dense, Normalize, Pooling, Transformer)
