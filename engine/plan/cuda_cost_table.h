@@ -5,15 +5,14 @@
 // newer), where the root mean square of ln(predicted / measured) is 0.15 for
 // product + norm, 0.10 for the fused feed-forward, 0.09 for low-rank attention.
 // Products are from 2026-11-28: the committed rows and 152 of 192 to 1,536 rows
-// (0.13), and sums of two in chunks (0.05). Plain attention is from all of its
-// tiles, forced, at 36 shapes (2026-11-28; 0.07), with inputs in L2 as far as
-// they fit. Product + norm of a dense layer (sums of 768 and more) is left out:
-// another kernel runs it, which has no rival. The feed-forward half-layer of
-// one kernel is from a chain of 12 at 16,896 rows, that between attention and
-// feed-forward from its clocks at 128, attention of short sequences from chains
-// of up to 1,024 rows. The others are ESTIMATES, from published peaks and other
-// kernels. Only ratios matter: they decide between ways and chunk sizes, never
-// whether a batch fits.
+// (0.13), and sums of two in chunks (0.05). Plain attention is the launcher's
+// own model of its tiles (kernels/cuda/hopper/attention_tiles.h). Product + norm
+// of a dense layer (sums of 768 and more) is left out: another kernel runs it,
+// which has no rival. The feed-forward half-layer of one kernel is from a chain
+// of 12 at 16,896 rows, that between attention and feed-forward from its clocks
+// at 128, attention of short sequences from chains of up to 1,024 rows. The
+// others are ESTIMATES, from published peaks and other kernels. Only ratios
+// matter: they decide between ways and chunk sizes, never whether a batch fits.
 #ifndef SVDSERVE_ENGINE_PLAN_CUDA_COST_TABLE_H_
 #define SVDSERVE_ENGINE_PLAN_CUDA_COST_TABLE_H_
 
@@ -139,13 +138,13 @@ inline constexpr CudaCosts kCudaCosts[] = {
      .attention =
          {{32,
            300,
-           {{256, 1, 320, 148}, {192, 1, 317, 147}, {64, 3, 251, 135}}},
+           {{256, 1, 372, 146}, {192, 1, 348, 139}, {64, 3, 331, 112}}},
           {64,
            492,
-           {{256, 1, 569, 329}, {192, 1, 511, 276}, {64, 3, 350, 176}}},
+           {{256, 1, 565, 118}, {192, 1, 526, 150}, {64, 3, 506, 187}}},
           {128,
            559,
-           {{192, 1, 676, 208}, {128, 1, 554, 256}, {64, 2, 391, 203}}}},
+           {{192, 1, 776, 156}, {128, 1, 615, 117}, {64, 2, 615, 220}}}},
      .lowrank = {480, 3.5e-6},
      .ffn_layer = {128, 0, 756, 575},
      .short_attention = {128, 64, 12.6e-9, 0.046e-9},
