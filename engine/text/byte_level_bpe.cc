@@ -124,6 +124,12 @@ absl::Status ByteLevelBpe::BuildMerges(const Ids& ids,
     }
     cells_[i] = {found[0], found[1], {rank++, found[2]}};  // the last counts
   }
+  // What every piece starts with: a small part of this table is hot.
+  for (int left = 0; left < 256; ++left) {
+    for (int right = 0; right < 256; ++right) {
+      byte_pairs_.push_back(Find(bytes_[left], bytes_[right]));
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -153,7 +159,7 @@ void ByteLevelBpe::BuildWhole(const std::vector<TokenizerSpec::Entry>& vocab,
 void ByteLevelBpe::Merge(std::string_view piece, BpeScratch* scratch) const {
   AddBytes(piece, scratch);
   if (scratch->symbols.size() <= kMaxShort) {
-    MergeShort(scratch);
+    MergeShort(piece, scratch);
   } else {
     MergeLong(scratch);
   }
@@ -178,12 +184,16 @@ void ByteLevelBpe::AddBytes(std::string_view piece, BpeScratch* scratch) const {
 }
 
 // Scans for the best pair; the symbols stay packed.
-void ByteLevelBpe::MergeShort(BpeScratch* scratch) const {
+void ByteLevelBpe::MergeShort(std::string_view piece,
+                              BpeScratch* scratch) const {
   std::vector<BpeScratch::Symbol>& symbols = scratch->symbols;
   Result results[kMaxShort];  // of each symbol with its next
   size_t pairs = symbols.size() - 1;
+  const bool are_bytes = symbols.size() == piece.size();  // nothing is fused
   for (size_t i = 0; i < pairs; ++i) {
-    results[i] = Find(symbols[i].id, symbols[i + 1].id);
+    results[i] = are_bytes ? byte_pairs_[static_cast<uint8_t>(piece[i]) << 8 |
+                                         static_cast<uint8_t>(piece[i + 1])]
+                           : Find(symbols[i].id, symbols[i + 1].id);
   }
   while (pairs > 0) {
     size_t best = 0;

@@ -88,14 +88,15 @@ class ByteLevelBpe {
 
   void Merge(std::string_view piece, BpeScratch* scratch) const;
   void AddBytes(std::string_view piece, BpeScratch* scratch) const;
-  void MergeShort(BpeScratch* scratch) const;
+  void MergeShort(std::string_view piece, BpeScratch* scratch) const;
   void MergeLong(BpeScratch* scratch) const;
   void AddCandidate(uint32_t at, BpeScratch* scratch) const;
 
   std::array<int32_t, 256> bytes_{};  // ids
   std::array<bool, 256> unknown_{};   // bytes that no token stands for
   bool fuse_unk_ = false;
-  std::vector<Cell> cells_;  // a power of two, half of them free
+  std::vector<Result> byte_pairs_;  // by the left byte, then the right one
+  std::vector<Cell> cells_;         // a power of two, half of them free
   int shift_ = 63;
   ByteTrie whole_;
 };

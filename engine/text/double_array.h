@@ -89,6 +89,8 @@ class ByteTrie {
   }
   bool HasValue(uint32_t node) const { return nodes_[node].base & 1; }
   uint32_t Value(uint32_t node) const { return values_[node]; }
+  // All nodes are below it.
+  size_t size() const { return nodes_.size(); }
   // The node of all of `text` below `node`, or kNone.
   uint32_t Walk(std::string_view text, uint32_t node = kRoot) const;
   // The value of a key, or kNone.

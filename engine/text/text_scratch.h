@@ -67,7 +67,7 @@ struct UnigramScratch {
   struct Node {
     double score;    // of the best path that ends here
     uint32_t start;  // of its last piece
-    int32_t id;      // likewise
+    uint32_t piece;  // likewise: the trie's node
   };
   struct Piece {
     uint32_t begin;

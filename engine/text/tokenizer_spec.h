@@ -58,8 +58,8 @@ struct NormalizerStep {
     kReplaceSpaces  // every run of two or more spaces by content
   };
   Kind kind = kCharsmap;
-  std::string pattern;
-  std::string content;
+  std::string pattern = {};
+  std::string content = {};
   bool left = false;  // of kStrip
   bool right = false;
 };

@@ -37,6 +37,11 @@ absl::StatusOr<Unigram> Unigram::Build(
     keys.push_back({entry.token, static_cast<uint32_t>(entry.id)});
   }
   out.trie_ = ByteTrie::Build(std::move(keys));
+  out.scores_.resize(out.trie_.size());
+  for (uint32_t node = 0; node < out.trie_.size(); ++node) {
+    if (!out.trie_.HasValue(node)) continue;
+    out.scores_[node] = options.scores[out.trie_.Value(node)];
+  }
   for (int byte = 0; byte < 256; ++byte) {
     const uint32_t id = out.trie_.Find(absl::StrFormat("<0x%02X>", byte));
     out.bytes_[byte] = id == ByteTrie::kNone ? -1 : static_cast<int32_t>(id);
@@ -61,10 +66,10 @@ bool Unigram::AreBytesTokens(std::string_view text) const {
 uint32_t Unigram::Extend(std::string_view word, uint32_t start,
                          UnigramScratch::Node* nodes) const {
   const double before = nodes[start].score;
-  const auto offer = [&](uint32_t end, double score, int32_t id) {
+  const auto offer = [&](uint32_t end, double score, uint32_t piece) {
     UnigramScratch::Node& node = nodes[end];
     if (node.start == kNoStart || score > node.score) {
-      node = {score, start, id};
+      node = {score, start, piece};
     }
   };
   const uint32_t size = unicode::DecodeValid(word.data() + start).size;
@@ -74,28 +79,30 @@ uint32_t Unigram::Extend(std::string_view word, uint32_t start,
     if (!trie_.Step(static_cast<uint8_t>(word[end]), &state)) break;
     ++end;
     if (!trie_.HasValue(state)) continue;
-    const uint32_t id = trie_.Value(state);
-    offer(end, scores_[id] + before, static_cast<int32_t>(id));
+    offer(end, scores_[state] + before, state);
     has_single |= end - start == size;
   }
-  if (!has_single) offer(start + size, unk_score_ + before, unk_id_);
+  if (!has_single) offer(start + size, unk_score_ + before, kNone);
   return size;
 }
 
 void Unigram::FindPath(std::string_view word, UnigramScratch* scratch) const {
   const auto size = static_cast<uint32_t>(word.size());
-  scratch->nodes.assign(size + 1, {0, kNoStart, 0});
+  scratch->nodes.assign(size + 1, {0, kNoStart, kNone});
   UnigramScratch::Node* nodes = scratch->nodes.data();
   for (uint32_t start = 0; start < size;) start += Extend(word, start, nodes);
   scratch->path.clear();
   for (uint32_t end = size; end > 0;) {
     const UnigramScratch::Node& node = nodes[end];
+    const int32_t id = node.piece == kNone
+                           ? unk_id_
+                           : static_cast<int32_t>(trie_.Value(node.piece));
     std::vector<UnigramScratch::Piece>& path = scratch->path;
     // Unknown neighbours are one piece.
-    if (node.id == unk_id_ && !path.empty() && path.back().id == unk_id_) {
+    if (id == unk_id_ && !path.empty() && path.back().id == unk_id_) {
       path.back().begin = node.start;
     } else {
-      path.push_back({node.start, end, node.id});
+      path.push_back({node.start, end, id});
     }
     end = node.start;
   }

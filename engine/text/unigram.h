@@ -86,7 +86,7 @@ class Unigram {
   bool AreBytesTokens(std::string_view text) const;
 
   ByteTrie trie_;
-  std::vector<double> scores_;  // by id
+  std::vector<double> scores_;  // by node of the trie, if it is a piece
   std::vector<bool> is_whole_;  // by id
   double unk_score_ = 0;
   int32_t unk_id_ = 0;

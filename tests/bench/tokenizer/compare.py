@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Times our tokenizer against Hugging Face `tokenizers`, one thread each.
 
-    compare.py MODEL_DIRECTORY PATH_OF_TOKENIZER_BENCH
+    compare.py MODEL_DIRECTORY|roberta|xlm-r PATH_OF_TOKENIZER_BENCH
 
-Both encode the same texts; the ids must be equal, or it fails. Hugging Face
+roberta and xlm-r stand for tokenizers of the kind, trained here on the sources
+of Python's standard library: as many tokens as RoBERTa has, and 30,000. Both
+encode the same texts; the ids must be equal, or it fails. Hugging Face
 runs `encode_batch` and `encode_batch_fast` (no offsets) on Python strings that
 exist already, ours runs Encode over the same lines. Rounds alternate, the
 fastest of each counts. The texts are made from the model's own vocabulary, with
 the word lengths and the punctuation of prose (see make_texts). Writes
-results/tokenizer.json.
+results/tokenizer.json, or tokenizer_roberta.json and tokenizer_xlm-r.json.
 """
 
 import argparse
@@ -26,18 +28,54 @@ os.environ["RAYON_NUM_THREADS"] = "1"
 import numpy
 import tokenizers
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+TESTS = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(TESTS / "bench"), str(TESTS / "engine/text")]
 import bench_common
+
+
+def source_texts():
+  """Lines of Python's own sources, English and code."""
+  import hf_tokenizers
+  lines = hf_tokenizers.training_texts()
+  for path in sorted(pathlib.Path(os.__file__).parent.rglob("*.py")):
+    if "site-packages" not in path.parts:
+      lines += path.read_text(errors="ignore").splitlines()
+  return lines[:60000]
+
+
+def train(kind, directory):
+  """Writes the tokenizer.json of a tokenizer of that kind."""
+  import hf_tokenizers as made
+  if kind == "roberta":
+    made_json = made.roberta_json(trained=made.trained_bpe(50000, source_texts))
+  else:
+    made_json = made.xlmr_json(
+        made.precompiled(made.nmt_nfkc()),
+        trained=made.trained_unigram(30000, source_texts))
+  pathlib.Path(directory, "tokenizer.json").write_text(json.dumps(made_json))
+
+
+def spell(tokenizer, token):
+  """(text, whether it starts a word) of a token of the vocabulary."""
+  model = type(tokenizer.model).__name__
+  if model == "WordPiece":
+    return (token[2:], False) if token.startswith("##") else (token, True)
+  if model == "Unigram":
+    return token.removeprefix("▁"), token.startswith("▁")
+  text = tokenizer.decoder.decode([token])
+  return text.removeprefix(" "), text.startswith(" ")
 
 
 def make_texts(tokenizer, kind, megabytes):
   """Sentences of vocabulary words by Zipf's law, some with rarer endings."""
   rng = random.Random(7)
   vocab = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-  whole = [t for t, _ in vocab if t.isalpha() and t.isascii() and len(t) > 1]
-  parts = [t[2:] for t, _ in vocab if t.startswith("##") and t[2:].isalpha()
-           and t.isascii()]
-  other = [t for t, _ in vocab if t.isalpha() and not t.isascii()]
+  spelled = [spell(tokenizer, t) for t, _ in vocab]
+  words = [t for t, starts in spelled if starts and t.isalpha()]
+  whole = [t for t in words if t.isascii() and len(t) > 1]
+  parts = [t for t, starts in spelled
+           if not starts and t.isalpha() and t.isascii()]
+  other = [t for t in words if not t.isascii()]
   accented = str.maketrans("aeiounc", "áéíöüñç")
   weights = [1 / (i + 3) for i in range(len(whole))]
   texts, size = [], 0
@@ -120,28 +158,33 @@ def measure(args, tokenizer, kind, max_tokens, directory):
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("model")
+  parser.add_argument("model", help="a directory, roberta or xlm-r")
   parser.add_argument("program")
   parser.add_argument("--megabytes", type=int, default=4)
   parser.add_argument("--rounds", type=int, default=3)
   args = parser.parse_args()
-  tokenizer = tokenizers.Tokenizer.from_file(f"{args.model}/tokenizer.json")
-  tokenizer.no_padding()
+  name = pathlib.Path(args.model).name
+  trained = name in ("roberta", "xlm-r")
   rows = []
   with tempfile.TemporaryDirectory() as directory:
+    if trained:
+      train(name, directory)
+      args.model = directory
+    tokenizer = tokenizers.Tokenizer.from_file(f"{args.model}/tokenizer.json")
+    tokenizer.no_padding()
     for kind, max_tokens in (("prose", 0), ("prose", 16), ("mixed", 0)):
       rows += measure(args, tokenizer, kind, max_tokens, directory)
   print(f"tokenizers {tokenizers.__version__}, one thread, equal ids, "
-        f"model {pathlib.Path(args.model).name}")
+        f"model {name}")
   print(f"{'texts':6} {'max':>4} {'program':18} {'MB/s':>8} {'Mtokens/s':>10} "
         f"{'speedup':>8}")
   for r in rows:
     print(f"{r['texts']:6} {r['max_tokens'] or '-':>4} {r['program']:18} "
           f"{r['mb_per_s']:8.1f} {r['tokens_per_s'] / 1e6:10.2f} "
           f"{r['speedup_over_encode_batch']:8.1f}")
-  bench_common.write_result("tokenizer", {
+  bench_common.write_result(f"tokenizer_{name}" if trained else "tokenizer", {
       "tokenizers": tokenizers.__version__, "threads": 1,
-      "model": pathlib.Path(args.model).name, "rows": rows})
+      "model": name, "rows": rows})
 
 
 if __name__ == "__main__":

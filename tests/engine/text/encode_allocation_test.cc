@@ -5,7 +5,9 @@
 #include <cstdlib>
 #include <new>
 #include <string>
+#include <utility>
 
+#include "tests/engine/text/tiny_subwords.h"
 #include "tests/engine/text/tiny_tokenizer.h"
 
 namespace {
@@ -32,8 +34,8 @@ std::atomic<int> allocations{0};
 namespace svdserve {
 namespace {
 
-TEST(EncodeAllocationTest, AllocatesNothingInTheSteadyState) {
-  TokenizerSpec spec = TinySpec({"a", "##b", "new"});
+// Encodes a text three times, the second and third without allocations.
+void ExpectNoAllocations(TokenizerSpec spec, const std::string& text) {
   spec.added_tokens.push_back({.content = "New York", .normalized = true});
   const auto tokenizer = MakeTokenizer(std::move(spec));
   EncodeOptions options;
@@ -41,8 +43,6 @@ TEST(EncodeAllocationTest, AllocatesNothingInTheSteadyState) {
   options.truncate = true;
   options.max_tokens = 64;
   Encoding encoding;
-  const std::string text =
-      "ab zz NEW YORK é 中 e\u0301\u1b44\u0301 bad \xff [MASK] ab ab ab";
   for (int round = 0; round < 3; ++round) {
     const int before = allocations;
     const absl::Status status =
@@ -55,6 +55,30 @@ TEST(EncodeAllocationTest, AllocatesNothingInTheSteadyState) {
       EXPECT_EQ(after, before);
     }
   }
+}
+
+TEST(EncodeAllocationTest, WordPieceAllocatesNothingInTheSteadyState) {
+  ExpectNoAllocations(
+      TinySpec({"a", "##b", "new"}),
+      "ab zz NEW YORK é 中 e\u0301\u1b44\u0301 bad \xff [MASK] ab ab ab");
+}
+
+TEST(EncodeAllocationTest, BpeAllocatesNothingInTheSteadyState) {
+  TokenizerSpec spec = BpeSpec({{"a", "b"}});
+  spec.bpe.add_prefix_space = spec.bpe.trim_offsets = true;
+  ExpectNoAllocations(std::move(spec), "ab New York 中 bad \xff don't " +
+                                           std::string(90, 'a') + " ab");
+}
+
+TEST(EncodeAllocationTest, UnigramAllocatesNothingInTheSteadyState) {
+  TokenizerSpec spec = UnigramSpec({{"▁", -1}, {"a", -1}, {"▁b", -2}});
+  spec.unigram.normalizer = {
+      {.kind = NormalizerStep::kCharsmap,
+       .content = MakeCharsmap({{"Ⅳ", "a"}, {"e", "bbb"}})},
+      {.kind = NormalizerStep::kReplaceSpaces, .content = " "},
+      {.kind = NormalizerStep::kStrip, .left = true, .right = true}};
+  ExpectNoAllocations(std::move(spec), "  aⅣe New York  中 bad \xff e\u0301 " +
+                                           std::string(90, 'a') + " b ");
 }
 
 }  // namespace
