@@ -9,7 +9,9 @@
 #include <memory>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "tools/commands.h"
+#include "tools/compress/calibration_text.h"
 #include "tools/compress/compress.h"
 #include "tools/compress/convert.h"
 
@@ -97,25 +99,60 @@ CLI::App* AddCompressCommand(CLI::App& app, int* exit_code) {
   auto flags = std::make_shared<Flags>();
   CompressOptions& options = flags->options;
   CLI::App* command = app.add_subcommand(
-      "compress", "Make a model smaller: factor the encoder's matrices");
+      "compress", "Make a model smaller: compress the encoder's matrices");
   command->add_option("IN", options.input, "Directory of a dense model")
       ->required();
   command
       ->add_option("OUT", options.output,
                    "Directory to make; it appears complete or not at all")
       ->required();
+  CLI::Option_group* budget = command->add_option_group(
+      "Budget", "What to keep: one of these (default: --ratio 0.5)");
+  budget->require_option(0, 1);
+  const auto add_budget = [&](const char* name, Budget::Kind kind,
+                              const char* help) {
+    budget->add_option_function<double>(
+        name,
+        [flags, kind](const double& value) {
+          flags->options.budget = Budget{kind, value};
+        },
+        help);
+  };
+  add_budget("--ratio", Budget::Kind::kRatio,
+             "Share of the encoder's weight-matrix parameters");
+  add_budget("--max-activation-bytes-per-token", Budget::Kind::kActivationBytes,
+             "The largest ratio whose activations, planned for a GPU at 32 "
+             "inputs of 256 tokens, need no more");
+  add_budget("--min-cosine", Budget::Kind::kCosine,
+             "The smallest ratio whose mean cosine with the dense embeddings, "
+             "on held-out calibration text, is no less");
   command
-      ->add_option("--ratio", options.ratio,
-                   "Share of the encoder's weight-matrix parameters to keep")
+      ->add_option("--method", options.method,
+                   "auto: whatever loses least; whitened: factors for the "
+                   "outputs on calibration text; component: narrower attention "
+                   "heads, and whitened; svd: factors for the matrix itself, "
+                   "without calibration")
       ->capture_default_str();
-  command->add_option("--method", options.method, "How to factor: svd")
+  command->add_option(
+      "--calibration", options.calibration.path,
+      absl::StrCat("Text like the model's inputs, one a line: a file, or the "
+                   "files below a directory (default: ",
+                   std::string(kDefaultCalibration), ")"));
+  command
+      ->add_option("--calibration-tokens", options.calibration.tokens,
+                   "Tokens to fit to (default: 16384 to 131072, by the model's "
+                   "size)")
+      ->check(CLI::Range(kFewestTokens, 1 << 24));
+  command
+      ->add_option("--seed", options.calibration.seed,
+                   "Of the sample of the calibration text")
       ->capture_default_str();
   command->add_option("--dtype", flags->dtype,
                       "Type of all weights in OUT: F32, F16 or BF16 "
                       "(default: as in IN)");
   command
       ->add_option("--threads", options.threads,
-                   "Matrices at once (default: one per processor)")
+                   "Threads (default: one per processor)")
       ->check(CLI::Range(1, 1024));
   command->add_flag("--force", options.force,
                     "Replace OUT if it is a model's directory");

@@ -53,7 +53,8 @@ class CompressTest : public testing::Test {
 
   const fs::path root_ = FreshDirectory();
   TinyModel model_;
-  CompressOptions options_{.input = root_ / "in", .output = root_ / "out"};
+  CompressOptions options_{
+      .input = root_ / "in", .output = root_ / "out", .method = "svd"};
 };
 
 TEST_F(CompressTest, OutputLoadsWithTheReportedRanks) {
@@ -61,9 +62,9 @@ TEST_F(CompressTest, OutputLoadsWithTheReportedRanks) {
   const Model model = LoadOutput();
   ASSERT_EQ(model.layers.size(), 2);
   for (const EncoderLayer& layer : model.layers) {
-    EXPECT_EQ(layer.query.rank, report.ranks[0]);
-    EXPECT_EQ(layer.ffn_in.rank, report.ranks[4]);
-    EXPECT_EQ(layer.ffn_out.rank, report.ranks[5]);
+    EXPECT_EQ(layer.query.rank, report.forms[0].ranks[0]);
+    EXPECT_EQ(layer.ffn_in.rank, report.forms[0].ranks[4]);
+    EXPECT_EQ(layer.ffn_out.rank, report.forms[0].ranks[5]);
     EXPECT_EQ(layer.ffn_out.u.shape()[0], 128);
     EXPECT_EQ(layer.ffn_out.v.shape()[1], 64);
   }
@@ -119,7 +120,7 @@ TEST_F(CompressTest, ReportIsWrittenAndDoesNotDependOnThreads) {
   const nlohmann::json json = nlohmann::json::parse(written);
   EXPECT_EQ(json["method"], "svd");
   EXPECT_EQ(json["matrices"].size(), 12);
-  EXPECT_EQ(json["ranks"]["query"], report.ranks[0]);
+  EXPECT_EQ(json["ranks"][0]["query"], report.forms[0].ranks[0]);
 
   const std::string weights = ReadText(root_ / "out" / "model.safetensors");
   options_.threads = 1;
@@ -157,10 +158,10 @@ TEST_F(CompressTest, MatricesThatDoNotPayStayDense) {
   const CompressionReport report = CompressOrDie();
   const Model model = LoadOutput();
   int dense = 0;
-  for (int k = 0; k < kMatrixKinds; ++k) dense += report.ranks[k] == 0;
+  for (int k = 0; k < kMatrixKinds; ++k) dense += report.forms[0].ranks[k] == 0;
   EXPECT_GT(dense, 0);
-  EXPECT_EQ(model.shape.layers[0].query, report.ranks[0]);
-  EXPECT_EQ(model.shape.layers[0].ffn_out, report.ranks[5]);
+  EXPECT_EQ(model.shape.layers[0].query, report.forms[0].ranks[0]);
+  EXPECT_EQ(model.shape.layers[0].ffn_out, report.forms[0].ranks[5]);
 }
 
 TEST_F(CompressTest, RefusesABadRatioBeforeAnything) {

@@ -37,7 +37,7 @@ TEST_F(InspectTest, DenseModel) {
 
 TEST_F(InspectTest, CompressedModelAgreesWithItsReport) {
   const auto report = CompressModel(
-      {.input = root_ / "dense", .output = root_ / "small", .ratio = 0.5});
+      {.input = root_ / "dense", .output = root_ / "small", .method = "svd"});
   ASSERT_TRUE(report.ok()) << report.status();
   options_.model = root_ / "small";
   const Inspection small = InspectOrDie();
@@ -47,7 +47,7 @@ TEST_F(InspectTest, CompressedModelAgreesWithItsReport) {
             4 * (report->dense_parameters() - report->kept_parameters()));
   const nlohmann::json json = nlohmann::json::parse(small.ToJson());
   EXPECT_EQ(json["ranks"].size(), 2);
-  EXPECT_EQ(json["ranks"][1]["ffn_out"], report->ranks[5]);
+  EXPECT_EQ(json["ranks"][1]["ffn_out"], report->forms[1].ranks[5]);
   EXPECT_FALSE(json.contains("plan"));
 }
 
@@ -87,10 +87,10 @@ TEST_F(InspectTest, PlansABatch) {
 }
 
 TEST_F(InspectTest, PlansForAGpuThatIsNotThere) {
-  ASSERT_TRUE(
-      CompressModel(
-          {.input = root_ / "dense", .output = root_ / "small", .ratio = 0.5})
-          .ok());
+  ASSERT_TRUE(CompressModel({.input = root_ / "dense",
+                             .output = root_ / "small",
+                             .method = "svd"})
+                  .ok());
   options_.model = root_ / "small";
   options_.plan = "4x32";
   options_.device = Device::kCuda;

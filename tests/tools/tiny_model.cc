@@ -28,6 +28,11 @@ constexpr char kConfig[] = R"({
   "vocab_size": 20
 })";
 
+// Words of texts in tests: 20 tokens.
+constexpr char kVocabulary[] =
+    "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\na\nof\nand\nto\nis\nred\ngreen\n"
+    "blue\nhouse\ntree\nriver\nbird\nsings\n##s\n";
+
 class Filler {
  public:
   explicit Filler(std::map<std::string, RawTensor>& tensors)
@@ -90,7 +95,7 @@ void TinyModel::Set(const std::string& name, const std::vector<float>& values) {
 std::string TinyModel::Write(const std::filesystem::path& directory) const {
   std::filesystem::create_directories(directory / "1_Pooling");
   WriteText(directory / "config.json", config);
-  WriteText(directory / "vocab.txt", "[PAD]\n[UNK]\n");
+  WriteText(directory / "vocab.txt", kVocabulary);
   WriteText(directory / "pytorch_model.bin", "weights of another kind");
   WriteText(directory / "modules.json", R"([
     {"idx": 0, "name": "0", "path": "",

@@ -2,10 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <map>
 #include <memory>
-#include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -14,12 +11,11 @@
 #include "absl/strings/str_cat.h"
 #include "engine/model/checkpoint.h"
 #include "engine/model/model.h"
-#include "engine/model/safetensors.h"
-#include "tools/compress/convert.h"
+#include "tools/compress/calibrated.h"
 #include "tools/compress/factoring.h"
 #include "tools/compress/method.h"
-#include "tools/compress/model_files.h"
 #include "tools/compress/output_directory.h"
+#include "tools/compress/output_model.h"
 
 namespace svdserve {
 namespace {
@@ -41,103 +37,142 @@ absl::Status CheckInputIsSafe(const CompressOptions& options) {
                    options.output, "; give another output"));
 }
 
-absl::Status CheckDense(const std::vector<Factoring>& matrices,
-                        const std::string& input) {
-  for (const Factoring& matrix : matrices) {
-    if (matrix.linear->rank == 0) continue;
+absl::Status CheckDense(const Model& model, const std::string& input) {
+  const auto refuse = [&](const std::string& why) {
     return absl::FailedPreconditionError(
-        absl::StrCat(input, " is compressed already (", matrix.report.name,
-                     " has rank ", matrix.linear->rank,
+        absl::StrCat(input, " is compressed already (", why,
                      "); compress the dense model that it was made from"));
+  };
+  for (const LayerShape& layer : model.shape.layers) {
+    if (layer.query_dim == 0 && layer.value_dim == 0) continue;
+    return refuse("its heads have other widths than the dense model's");
+  }
+  for (const Factoring& matrix : ListMatrices(model, {})) {
+    if (matrix.linear->rank == 0) continue;
+    return refuse(
+        absl::StrCat(matrix.report.name, " has rank ", matrix.linear->rank));
   }
   return absl::OkStatus();
 }
 
-// A tensor that is not factored: as it is, or rounded to `dtype`.
-absl::StatusOr<RawTensor> Convert(const SafetensorsFile& file,
-                                  const std::string& name,
-                                  std::optional<DType> dtype) {
-  absl::StatusOr<RawTensor> raw = file.Read(name);
-  if (!raw.ok() || !dtype.has_value() || raw->dtype == DTypeName(*dtype)) {
-    return raw;
+// By name; svd is none of them.
+absl::StatusOr<CalibratedMethod> ParseCalibratedMethod(
+    const std::string& name) {
+  if (name == "auto") return CalibratedMethod::kAuto;
+  if (name == "whitened") return CalibratedMethod::kWhitened;
+  if (name == "component") return CalibratedMethod::kComponent;
+  return absl::InvalidArgumentError(
+      absl::StrCat("method \"", name,
+                   "\" is unknown; known: auto, whitened, component, svd"));
+}
+
+// More tokens than parameters of a matrix's input teach nothing new, fewer
+// overfit; small models can afford more. README.md tells the measurement.
+int DefaultTokens(const Model& model) {
+  constexpr double kWork = 1.4e12;  // tokens times parameters
+  constexpr int kFewest = 16384;
+  constexpr int kMost = 131072;
+  const double parameters =
+      static_cast<double>(model.layers.size()) *
+      LayerParameters(SizesOf(model.layers.front()), KindRanks{});
+  return static_cast<int>(
+      std::clamp<double>(kWork / parameters, kFewest, kMost));
+}
+
+// What a method hands over: the report without sizes of other tensors, and the
+// tensors.
+struct Compressed {
+  CompressionReport report;
+  Replacements replacements;
+};
+
+Budget BudgetOf(const CompressOptions& options) {
+  return options.budget.value_or(Budget{Budget::Kind::kRatio, options.ratio});
+}
+
+absl::StatusOr<Compressed> CompressBySvd(const CompressOptions& options,
+                                         const Model& model) {
+  const Budget budget = BudgetOf(options);
+  if (budget.kind != Budget::Kind::kRatio) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("method svd takes a ratio, not ", BudgetName(budget.kind),
+                     ": it looks at no activations"));
   }
-  absl::StatusOr<Tensor> tensor = ToTensor(*raw);
-  if (!tensor.ok()) return raw;  // integers: nothing to round
-  absl::StatusOr<RawTensor> rounded =
-      Round(tensor->ToF32(), tensor->shape(), *dtype);
-  if (rounded.ok()) return rounded;
-  return absl::Status(rounded.status().code(),
-                      absl::StrCat(file.path(), ": tensor \"", name, "\": ",
-                                   std::string(rounded.status().message())));
-}
-
-// Integers, such as old checkpoints' position ids, are no parameters.
-int64_t Parameters(const RawTensor& raw) {
-  absl::StatusOr<Tensor> tensor = ToTensor(raw);
-  return tensor.ok() ? tensor->size() : 0;
-}
-
-// The tensors of the output file, under the names that the input has. Adds up
-// the parameters of those that are no matrices of the encoder.
-absl::StatusOr<std::map<std::string, RawTensor>> OutputTensors(
-    const Checkpoint& checkpoint, const std::vector<Factoring>& matrices,
-    std::optional<DType> dtype, int64_t* other_parameters) {
-  std::map<std::string, const Factoring*> by_name;
+  absl::StatusOr<std::unique_ptr<Method>> method = MakeMethod("svd");
+  if (!method.ok()) return method.status();
+  absl::StatusOr<KindRanks> ranks =
+      AllocateRanks(SizesOf(model.layers.front()), budget.value);
+  if (!ranks.ok()) return ranks.status();
+  std::vector<Factoring> matrices = ListMatrices(model, *ranks);
+  absl::Status status = FactorAll(**method,
+                                  {.dtype = options.dtype,
+                                   .threads = options.threads,
+                                   .progress = options.progress},
+                                  &matrices);
+  if (!status.ok()) return status;
+  Compressed result;
+  result.report.forms.assign(model.layers.size(), {.ranks = *ranks});
   for (const Factoring& matrix : matrices) {
-    by_name[absl::StrCat(matrix.report.name, ".weight")] = &matrix;
+    result.report.matrices.push_back(matrix.report);
+    if (matrix.report.rank == 0) continue;
+    auto& parts =
+        result.replacements[absl::StrCat(matrix.report.name, ".weight")];
+    parts["U"] = matrix.u;
+    parts["V"] = matrix.v;
   }
-  std::map<std::string, RawTensor> tensors;
-  for (const auto& [canonical, location] : checkpoint.tensors()) {
-    const std::string& name = location.original_name;
-    const auto found = by_name.find(canonical);
-    if (found != by_name.end() && found->second->report.rank > 0) {
-      const size_t stem = name.size() - std::string_view("weight").size();
-      tensors[name.substr(0, stem).append("U")] = found->second->u;
-      tensors[name.substr(0, stem).append("V")] = found->second->v;
-      continue;
-    }
-    absl::StatusOr<RawTensor> tensor =
-        Convert(checkpoint.files()[location.file], name, dtype);
-    if (!tensor.ok()) return tensor.status();
-    if (found == by_name.end()) *other_parameters += Parameters(*tensor);
-    tensors[name] = *std::move(tensor);
-  }
-  return tensors;
+  return result;
 }
 
-absl::Status WriteText(const fs::path& path, const std::string& text) {
-  std::ofstream file(path, std::ios::binary);
-  file << text;
-  file.close();
-  if (file) return absl::OkStatus();
-  return absl::UnavailableError(
-      absl::StrCat(path.string(), ": cannot be written; is the disk full?"));
-}
+absl::StatusOr<Compressed> CompressByCalibration(const CompressOptions& options,
+                                                 CalibratedMethod method,
+                                                 const Model& model) {
+  CalibrationOptions text = options.calibration;
+  if (text.tokens == 0) text.tokens = DefaultTokens(model);
+  const absl::StatusOr<Calibration> calibration =
+      LoadCalibration(options.input, model, text);
+  if (!calibration.ok()) return calibration.status();
+  const absl::StatusOr<CalibratedResult> made =
+      CompressCalibrated(model, *calibration,
+                         {.method = method,
+                          .budget = BudgetOf(options),
+                          .threads = options.threads,
+                          .progress = options.progress});
+  if (!made.ok()) return made.status();
 
-absl::Status WriteModel(const CompressOptions& options,
-                        const Checkpoint& checkpoint,
-                        const std::vector<Factoring>& matrices,
-                        const fs::path& directory, CompressionReport* report) {
-  auto tensors = OutputTensors(checkpoint, matrices, options.dtype,
-                               &report->other_parameters);
-  if (!tensors.ok()) return tensors.status();
-  SafetensorsMetadata metadata = checkpoint.files().front().metadata();
-  metadata[kFormatKey] = std::string(kFormatVersion);
-  absl::Status status = CopyModelFiles(options.input, directory);
-  if (!status.ok()) return status;
-  status =
-      WriteSafetensors(directory / "model.safetensors", *tensors, metadata);
-  if (!status.ok()) return status;
-  return WriteText(directory / "compression.json", report->ToJson());
+  Compressed result;
+  result.report.forms = made->forms;
+  result.report.calibration = {
+      .source = calibration->source,
+      .seed = text.seed,
+      .fit_tokens = calibration->fit_tokens(),
+      .held_out_tokens = calibration->held_out_tokens(),
+      .held_out_cosine = made->held_out_cosine};
+  std::vector<Factoring> matrices = ListMatrices(model, KindRanks{});
+  for (size_t i = 0; i < matrices.size(); ++i) {
+    const CompressedLayer& layer = made->layers[i / kMatrixKinds];
+    const int kind = static_cast<int>(i % kMatrixKinds);
+    const Linear& linear = LinearOf(layer.layer, static_cast<MatrixKind>(kind));
+    MatrixReport& report = matrices[i].report;
+    report.rank = linear.rank;
+    report.size = {.in = linear.in, .out = linear.out};
+    report.relative_error = layer.output_errors[kind];
+    absl::Status status = Replace(report.name, *matrices[i].linear, linear,
+                                  options.dtype, &result.replacements);
+    if (!status.ok()) return status;
+    result.report.matrices.push_back(report);
+  }
+  return result;
 }
 
 }  // namespace
 
 absl::StatusOr<CompressionReport> CompressModel(
     const CompressOptions& options) {
-  absl::StatusOr<std::unique_ptr<Method>> method = MakeMethod(options.method);
+  const bool svd = options.method == "svd";
+  absl::StatusOr<CalibratedMethod> method = CalibratedMethod::kAuto;
+  if (!svd) method = ParseCalibratedMethod(options.method);
   if (!method.ok()) return method.status();
-  if (absl::Status s = CheckRatio(options.ratio); !s.ok()) return s;
+  if (absl::Status s = CheckBudget(BudgetOf(options)); !s.ok()) return s;
   if (absl::Status s = CheckInputIsSafe(options); !s.ok()) return s;
   // Checks names, shapes, types and values of everything.
   absl::StatusOr<Model> model = LoadModel(options.input);
@@ -145,33 +180,26 @@ absl::StatusOr<CompressionReport> CompressModel(
   absl::StatusOr<Checkpoint> checkpoint =
       Checkpoint::Open(options.input, *model->architecture);
   if (!checkpoint.ok()) return checkpoint.status();
-
-  absl::Status status = CheckDense(ListMatrices(*model, {}), options.input);
+  absl::Status status = CheckDense(*model, options.input);
   if (!status.ok()) return status;
-  absl::StatusOr<KindRanks> ranks =
-      AllocateRanks(SizesOf(model->layers.front()), options.ratio);
-  if (!ranks.ok()) return ranks.status();
   absl::StatusOr<OutputDirectory> output =
       OutputDirectory::Create(options.output, options.force);
   if (!output.ok()) return output.status();
 
-  std::vector<Factoring> matrices = ListMatrices(*model, *ranks);
-  status = FactorAll(**method,
-                     {.dtype = options.dtype,
-                      .threads = options.threads,
-                      .progress = options.progress},
-                     &matrices);
-  if (!status.ok()) return status;
-
-  CompressionReport report;
+  absl::StatusOr<Compressed> made =
+      svd ? CompressBySvd(options, *model)
+          : CompressByCalibration(options, *method, *model);
+  if (!made.ok()) return made.status();
+  CompressionReport& report = made->report;
   report.method = options.method;
+  report.budget = BudgetOf(options);
   if (options.dtype.has_value()) report.dtype = DTypeName(*options.dtype);
-  report.requested_ratio = options.ratio;
-  report.ranks = *ranks;
-  for (const Factoring& matrix : matrices) {
-    report.matrices.push_back(matrix.report);
-  }
-  status = WriteModel(options, *checkpoint, matrices, output->path(), &report);
+  const absl::StatusOr<double> bytes =
+      ActivationBytesPerToken(ShapeWith(model->shape, report.forms));
+  if (!bytes.ok()) return bytes.status();
+  report.activation_bytes_per_token = *bytes;
+  status = WriteModel(options.input, *checkpoint, made->replacements,
+                      options.dtype, output->path(), &report);
   if (!status.ok()) return status;
   if (options.progress && !options.progress(1)) {
     return absl::CancelledError("interrupted; nothing was written");

@@ -132,6 +132,14 @@ LayerSizes SizesOf(const EncoderLayer& layer) {
   return sizes;
 }
 
+const Linear& LinearOf(const EncoderLayer& layer, MatrixKind kind) {
+  return layer.*kPlaces[static_cast<int>(kind)].linear;
+}
+
+Linear& LinearOf(EncoderLayer& layer, MatrixKind kind) {
+  return layer.*kPlaces[static_cast<int>(kind)].linear;
+}
+
 std::vector<Factoring> ListMatrices(const Model& model,
                                     const KindRanks& ranks) {
   std::vector<Factoring> matrices;
@@ -143,6 +151,7 @@ std::vector<Factoring> ListMatrices(const Model& model,
           .name = absl::StrCat("encoder.layer.", layer, ".", kPlaces[k].name),
           .layer = static_cast<int>(layer),
           .kind = static_cast<MatrixKind>(k),
+          .dense_size = sizes[k],
           .size = sizes[k],
           .rank = ranks[k]};
       matrix.linear = &(model.layers[layer].*kPlaces[k].linear);

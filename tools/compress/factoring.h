@@ -25,6 +25,9 @@ struct Factoring {
 // Sizes of the matrices of a layer; all layers of a model have the same.
 LayerSizes SizesOf(const EncoderLayer& layer);
 
+const Linear& LinearOf(const EncoderLayer& layer, MatrixKind kind);
+Linear& LinearOf(EncoderLayer& layer, MatrixKind kind);
+
 // All matrices of the encoder, by layer, then kind; nothing is computed.
 std::vector<Factoring> ListMatrices(const Model& model, const KindRanks& ranks);
 

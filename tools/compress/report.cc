@@ -1,5 +1,7 @@
 #include "tools/compress/report.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "nlohmann/json.hpp"
@@ -7,8 +9,12 @@
 namespace svdserve {
 namespace {
 
-std::string RankName(int rank) {
-  return rank == 0 ? std::string("dense") : absl::StrCat(rank);
+std::string FormName(const MatrixReport& m) {
+  if (m.rank > 0) return absl::StrCat(m.rank);
+  const bool narrower =
+      m.size.in != m.dense_size.in || m.size.out != m.dense_size.out;
+  return narrower ? absl::StrCat(m.size.in, "x", m.size.out)
+                  : std::string("dense");
 }
 
 }  // namespace
@@ -33,7 +39,7 @@ const char* MatrixKindName(MatrixKind kind) {
 
 int64_t CompressionReport::dense_parameters() const {
   int64_t sum = 0;
-  for (const MatrixReport& m : matrices) sum += m.size.dense_parameters();
+  for (const MatrixReport& m : matrices) sum += m.dense_size.dense_parameters();
   return sum;
 }
 
@@ -47,6 +53,12 @@ double CompressionReport::kept_ratio() const {
   return static_cast<double>(kept_parameters()) / dense_parameters();
 }
 
+bool CompressionReport::HasNarrowHeads() const {
+  return std::any_of(forms.begin(), forms.end(), [](const LayerForm& form) {
+    return form.query_dim > 0 || form.value_dim > 0;
+  });
+}
+
 std::string CompressionReport::ToTable() const {
   constexpr char kCell[] = "%17s";
   std::string table = absl::StrFormat("%-8s", "");
@@ -56,27 +68,42 @@ std::string CompressionReport::ToTable() const {
   }
   absl::StrAppendFormat(&table, "\n%-8s", "size");
   for (int k = 0; k < kMatrixKinds; ++k) {
-    const MatrixSize& size = matrices[k].size;
+    const MatrixSize& size = matrices[k].dense_size;
     absl::StrAppendFormat(&table, kCell, absl::StrCat(size.in, "x", size.out));
-  }
-  absl::StrAppendFormat(&table, "\n%-8s", "rank");
-  for (const int rank : ranks) {
-    absl::StrAppendFormat(&table, kCell, RankName(rank));
   }
   for (size_t i = 0; i < matrices.size(); ++i) {
     if (i % kMatrixKinds == 0) {
       absl::StrAppendFormat(&table, "\nlayer %-2d", matrices[i].layer);
     }
-    absl::StrAppendFormat(&table, "%17.6f", matrices[i].relative_error);
+    absl::StrAppendFormat(&table, kCell,
+                          absl::StrFormat("%s %.4f", FormName(matrices[i]),
+                                          matrices[i].relative_error));
   }
   absl::StrAppendFormat(
       &table,
-      "\nrows of layers: relative error of each matrix (Frobenius norm)\n"
-      "encoder matrices: %d parameters of %d kept, ratio %.6f (asked: %g)\n"
-      "whole model:      %d parameters of %d kept, method %s, dtype %s\n",
-      kept_parameters(), dense_parameters(), kept_ratio(), requested_ratio,
+      "\nrows of layers: rank, or the matrix's size where heads are "
+      "narrower; relative error of %s\n",
+      calibration ? "the outputs on calibration text"
+                  : "the matrix (Frobenius norm)");
+  if (calibration) {
+    absl::StrAppendFormat(
+        &table,
+        "calibration:      %d tokens, seed %d, of %s\n"
+        "held-out text:    mean cosine %.4f with the dense model's "
+        "embeddings, %d tokens\n",
+        calibration->fit_tokens, calibration->seed, calibration->source,
+        calibration->held_out_cosine, calibration->held_out_tokens);
+  }
+  absl::StrAppendFormat(
+      &table,
+      "encoder matrices: %d parameters of %d kept, ratio %.6f (asked: %s %g)\n"
+      "whole model:      %d parameters of %d kept, method %s, dtype %s\n"
+      "activations:      %.0f bytes a token on a GPU\n",
+      kept_parameters(), dense_parameters(), kept_ratio(),
+      BudgetName(budget.kind), budget.value,
       kept_parameters() + other_parameters,
-      dense_parameters() + other_parameters, method, dtype);
+      dense_parameters() + other_parameters, method, dtype,
+      activation_bytes_per_token);
   return table;
 }
 
@@ -84,13 +111,33 @@ std::string CompressionReport::ToJson() const {
   nlohmann::ordered_json json;
   json["method"] = method;
   json["dtype"] = dtype;
-  json["ratio"] = {{"requested", requested_ratio}, {"kept", kept_ratio()}};
+  json["budget"] = {{"kind", BudgetName(budget.kind)}, {"value", budget.value}};
+  json["ratio"] = {{"kept", kept_ratio()}};
+  if (budget.kind == Budget::Kind::kRatio) {
+    json["ratio"]["requested"] = budget.value;
+  }
   json["parameters"] = {{"encoder_matrices_dense", dense_parameters()},
                         {"encoder_matrices_kept", kept_parameters()},
                         {"others", other_parameters}};
-  for (int k = 0; k < kMatrixKinds; ++k) {
-    json["ranks"][MatrixKindName(static_cast<MatrixKind>(k))] = ranks[k];
+  json["activation_bytes_per_token"] = activation_bytes_per_token;
+  if (calibration) {
+    json["calibration"] = {
+        {"source", calibration->source},
+        {"seed", calibration->seed},
+        {"fit_tokens", calibration->fit_tokens},
+        {"held_out_tokens", calibration->held_out_tokens},
+        {"held_out_mean_cosine", calibration->held_out_cosine}};
   }
+  for (const LayerForm& form : forms) {
+    nlohmann::ordered_json layer;
+    for (int k = 0; k < kMatrixKinds; ++k) {
+      layer[MatrixKindName(static_cast<MatrixKind>(k))] = form.ranks[k];
+    }
+    if (form.query_dim > 0) layer["query_dim"] = form.query_dim;
+    if (form.value_dim > 0) layer["value_dim"] = form.value_dim;
+    json["ranks"].push_back(layer);
+  }
+  const char* error = calibration ? "output_error" : "weight_error";
   for (const MatrixReport& m : matrices) {
     json["matrices"].push_back({{"name", m.name},
                                 {"layer", m.layer},
@@ -99,7 +146,7 @@ std::string CompressionReport::ToJson() const {
                                 {"out", m.size.out},
                                 {"rank", m.rank},
                                 {"parameters", m.size.parameters(m.rank)},
-                                {"relative_error", m.relative_error}});
+                                {error, m.relative_error}});
   }
   return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) +
          "\n";

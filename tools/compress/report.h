@@ -3,9 +3,12 @@
 #define SVDSERVE_TOOLS_COMPRESS_REPORT_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "tools/compress/budget.h"
+#include "tools/compress/layer_form.h"
 #include "tools/compress/rank_allocation.h"
 
 namespace svdserve {
@@ -16,26 +19,42 @@ struct MatrixReport {
   std::string name;  // without ".weight"
   int layer = 0;
   MatrixKind kind = MatrixKind::kQuery;
-  MatrixSize size;
-  int rank = 0;               // 0: stayed dense
-  double relative_error = 0;  // Frobenius, before rounding to the dtype
+  MatrixSize dense_size;
+  MatrixSize size;  // another one where heads were narrowed
+  int rank = 0;     // 0: not factored
+  // By svd: of the matrix, Frobenius norm, before rounding to the dtype. By the
+  // other methods: of its outputs on the calibration text, see
+  // CompressedLayer::output_errors.
+  double relative_error = 0;
+};
+
+// Of the methods that calibrate.
+struct CalibrationReport {
+  std::string source;
+  uint64_t seed = 0;
+  int fit_tokens = 0;
+  int held_out_tokens = 0;
+  double held_out_cosine = 0;  // mean, with the dense model's embeddings
 };
 
 struct CompressionReport {
   std::string method;
   std::string dtype = "as input";  // or that of all tensors: "F32", ...
-  double requested_ratio = 0;
-  KindRanks ranks{};
+  Budget budget;
+  std::vector<LayerForm> forms;        // [layers]
   std::vector<MatrixReport> matrices;  // by layer, then kind
-  int64_t other_parameters = 0;        // everything but the matrices
+  std::optional<CalibrationReport> calibration;
+  double activation_bytes_per_token = 0;  // see ActivationBytesPerToken()
+  int64_t other_parameters = 0;           // everything but the matrices
 
   int64_t dense_parameters() const;  // of the matrices, before
   int64_t kept_parameters() const;   // of the matrices, after
   double kept_ratio() const;
+  bool HasNarrowHeads() const;
 
   // A table of layers and kinds for people.
   std::string ToTable() const;
-  // compression.json. Nothing in it depends on when or where it was made.
+  // compression.json. Nothing in it depends on when it was made.
   std::string ToJson() const;
 };
 

@@ -1,7 +1,6 @@
 // Truncated SVD by LAPACK's divide and conquer (gesdd) in double precision: the
 // singular values give the error exactly, and it costs less than twice single
 // precision.
-#include <dlfcn.h>
 #include <lapacke.h>
 
 #include <algorithm>
@@ -9,20 +8,11 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "tools/compress/linear_algebra.h"
 #include "tools/compress/method.h"
 
 namespace svdserve {
 namespace {
-
-// One matrix per thread is faster than many threads per matrix. Only OpenBLAS
-// has threads of its own, and it may not be the library that is installed:
-// reference LAPACK has no such function, and needs none.
-void KeepLapackSingleThreaded() {
-  using SetNumThreads = void (*)(int);
-  if (void* found = dlsym(RTLD_DEFAULT, "openblas_set_num_threads")) {
-    reinterpret_cast<SetNumThreads>(found)(1);
-  }
-}
 
 // W = U·diag(s)·Vt, column-major, k = min(in, out).
 struct Decomposition {

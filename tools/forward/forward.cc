@@ -262,7 +262,7 @@ absl::StatusOr<FloatMatrix> ForwardLayer::Run(const TokenBatch& batch,
 
 // ---- Outputs ----
 
-absl::StatusOr<FloatMatrix> OutputRows(const Model& model,
+absl::StatusOr<FloatMatrix> PoolStates(const Model& model,
                                        const TokenBatch& batch,
                                        const FloatMatrix& states,
                                        kernels::Team& team) {
@@ -280,6 +280,16 @@ absl::StatusOr<FloatMatrix> OutputRows(const Model& model,
     if (status != KernelStatus::kOk) error = status;
   });
   if (error != KernelStatus::kOk) return KernelError("pool", error);
+  return rows;
+}
+
+absl::StatusOr<FloatMatrix> OutputRows(const Model& model,
+                                       const TokenBatch& batch,
+                                       const FloatMatrix& states,
+                                       kernels::Team& team) {
+  absl::StatusOr<FloatMatrix> pooled = PoolStates(model, batch, states, team);
+  if (!pooled.ok()) return pooled;
+  FloatMatrix rows = *std::move(pooled);
   for (const HeadLayer& head : model.head) {
     auto linear = ForwardLinear::Create(
         head.linear, HeadKernelActivation(head.activation), team);

@@ -104,6 +104,12 @@ class ForwardLayer {
   float eps_ = 0;
 };
 
+// Pooling over the last layer's states: [sequences, hidden].
+absl::StatusOr<FloatMatrix> PoolStates(const Model& model,
+                                       const TokenBatch& batch,
+                                       const FloatMatrix& states,
+                                       kernels::Team& team);
+
 // Pooling and heads over the last layer's states: [sequences, output width],
 // scaled to unit length if the model promises that.
 absl::StatusOr<FloatMatrix> OutputRows(const Model& model,

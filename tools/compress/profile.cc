@@ -1,0 +1,335 @@
+#include "tools/compress/profile.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "tools/compress/head_reduction.h"
+#include "tools/compress/metrics.h"
+#include "tools/compress/moments.h"
+#include "tools/compress/whitened.h"
+
+namespace svdserve {
+namespace {
+
+constexpr int kStep = 16;
+
+// The rank with about half the parameters.
+int HalfRank(const Linear& linear) {
+  const int half = linear.in * linear.out / (linear.in + linear.out) / 2;
+  return std::max(1, half < kStep ? half : half / kStep * kStep);
+}
+
+std::vector<double> LostByRank(const std::vector<double>& energies) {
+  std::vector<double> lost(energies.size() + 1);
+  double tail = 0;
+  for (size_t r = energies.size(); r > 0; --r) {
+    tail += energies[r - 1];
+    lost[r - 1] = tail;
+  }
+  for (double& share : lost) share = tail > 0 ? share / tail : 0;
+  return lost;
+}
+
+// The moments of one layer of the dense encoder.
+struct LayerMoments {
+  Moments attention_input, context, ffn_input;
+  Moments output;                  // of the feed-forward's second matrix
+  std::vector<double> inner_mean;  // [intermediate]
+};
+
+// The dense encoder, packed, and the states of the sample in front of the layer
+// that is looked at.
+class Profiler {
+ public:
+  Profiler(const Model& model, const TokenBatch& sample, kernels::Team& team)
+      : model_(model), sample_(sample), team_(team) {}
+
+  absl::Status Pack();
+  // Takes layer `index`: advances `states` of the calibration batches.
+  absl::StatusOr<LayerProfile> Profile(int index,
+                                       const std::vector<TokenBatch>& batches,
+                                       bool heads,
+                                       std::vector<FloatMatrix>* states);
+
+ private:
+  absl::StatusOr<LayerMoments> SumMoments(
+      int index, const std::vector<TokenBatch>& batches,
+      std::vector<FloatMatrix>* states);
+  absl::Status ProfileMatrices(int index, const LayerMoments& moments,
+                               LayerProfile* profile);
+  absl::Status ProfileHeads(int index, const LayerMoments& moments,
+                            LayerProfile* profile);
+  // Sets the curve's weight: the loss with `changed` in place of layer `index`,
+  // which has the share of `rank`.
+  absl::Status Weigh(int index, const EncoderLayer& changed, int rank,
+                     LossCurve* curve);
+  absl::Status Measure(int index, const EncoderLayer& dense,
+                       Linear EncoderLayer::*which, const WhitenedFit& fit,
+                       LossCurve* curve);
+
+  const Model& model_;
+  const TokenBatch& sample_;
+  kernels::Team& team_;
+  std::vector<ForwardLayer> layers_;
+  FloatMatrix sample_states_;
+  FloatMatrix sample_rows_;  // of the dense encoder
+};
+
+absl::Status Profiler::Pack() {
+  absl::StatusOr<FloatMatrix> x = EmbedTokens(model_, sample_, team_);
+  if (!x.ok()) return x.status();
+  sample_states_ = x->Copy();
+  for (const EncoderLayer& layer : model_.layers) {
+    auto forward = ForwardLayer::Create(model_, layer, team_);
+    if (!forward.ok()) return forward.status();
+    layers_.push_back(*std::move(forward));
+    x = layers_.back().Run(sample_, *std::move(x), team_, nullptr);
+    if (!x.ok()) return x.status();
+  }
+  auto rows = PoolStates(model_, sample_, *x, team_);
+  if (!rows.ok()) return rows.status();
+  sample_rows_ = *std::move(rows);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<LayerMoments> Profiler::SumMoments(
+    int index, const std::vector<TokenBatch>& batches,
+    std::vector<FloatMatrix>* states) {
+  const EncoderLayer& layer = model_.layers[index];
+  const int hidden = model_.shape.hidden;
+  auto output = ForwardLinear::Create(layer.attention_output,
+                                      kernels::Activation::kNone, team_);
+  if (!output.ok()) return output.status();
+  auto ffn_out =
+      ForwardLinear::Create(layer.ffn_out, kernels::Activation::kNone, team_);
+  if (!ffn_out.ok()) return ffn_out.status();
+  MomentsSum attention_input(hidden, 0);
+  MomentsSum context(layer.attention_output.in, hidden);
+  MomentsSum ffn_input(hidden, 0);
+  MomentsSum ffn_output(hidden, 0);
+  LayerMoments moments;
+  moments.inner_mean.resize(layer.ffn_out.in);
+  for (size_t b = 0; b < batches.size(); ++b) {
+    LayerTaps taps;
+    auto next =
+        layers_[index].Run(batches[b], std::move((*states)[b]), team_, &taps);
+    if (!next.ok()) return next.status();
+    (*states)[b] = *std::move(next);
+    attention_input.Add(taps.attention_input, team_);
+    auto update = output->Run(taps.context, team_);
+    if (!update.ok()) return update.status();
+    context.Add(taps.context, *update, team_);
+    ffn_input.Add(taps.ffn_input, team_);
+    update = ffn_out->Run(taps.inner, team_);
+    if (!update.ok()) return update.status();
+    ffn_output.Add(*update, team_);
+    for (int i = 0; i < taps.inner.rows(); ++i) {
+      for (int j = 0; j < taps.inner.width(); ++j) {
+        moments.inner_mean[j] += taps.inner.row(i)[j];
+      }
+    }
+  }
+  const auto rows = static_cast<double>(ffn_output.rows());
+  for (double& value : moments.inner_mean) value /= rows;
+  moments.attention_input = std::move(attention_input).Finish();
+  moments.context = std::move(context).Finish();
+  moments.ffn_input = std::move(ffn_input).Finish();
+  moments.output = std::move(ffn_output).Finish();
+  return moments;
+}
+
+absl::Status Profiler::Weigh(int index, const EncoderLayer& changed, int rank,
+                             LossCurve* curve) {
+  auto layer = ForwardLayer::Create(model_, changed, team_);
+  if (!layer.ok()) return layer.status();
+  auto x = layer->Run(sample_, sample_states_.Copy(), team_, nullptr);
+  for (size_t l = index + 1; x.ok() && l < layers_.size(); ++l) {
+    x = layers_[l].Run(sample_, *std::move(x), team_, nullptr);
+  }
+  if (!x.ok()) return x.status();
+  auto rows = PoolStates(model_, sample_, *x, team_);
+  if (!rows.ok()) return rows.status();
+  const double share = curve->lost[rank];
+  curve->weight = share > 0 ? MeanCosineError(sample_rows_, *rows) / share : 0;
+  return absl::OkStatus();
+}
+
+absl::Status Profiler::Measure(int index, const EncoderLayer& dense,
+                               Linear EncoderLayer::*which,
+                               const WhitenedFit& fit, LossCurve* curve) {
+  const int rank = HalfRank(dense.*which);
+  curve->lost = LostByRank(fit.energies);
+  absl::StatusOr<Linear> linear = ToLinear(fit.Truncate(rank));
+  if (!linear.ok()) return linear.status();
+  EncoderLayer changed = dense;
+  changed.*which = *std::move(linear);
+  return Weigh(index, changed, rank, curve);
+}
+
+absl::Status Profiler::ProfileMatrices(int index, const LayerMoments& moments,
+                                       LayerProfile* profile) {
+  const EncoderLayer& layer = model_.layers[index];
+  const int heads = model_.shape.heads;
+  const Moments& inputs = moments.attention_input;
+  const DoubleMatrix query_metric = QueryMetric(inputs, layer, heads, team_);
+  const DoubleMatrix key_metric = KeyMetric(inputs, layer, heads, team_);
+  const DoubleMatrix value_metric = ValueMetric(layer, heads, team_);
+  const struct {
+    MatrixKind kind;
+    Linear EncoderLayer::*which;
+    const Moments& inputs;
+    const DoubleMatrix* metric;
+  } readers[] = {
+      {MatrixKind::kQuery, &EncoderLayer::query, inputs, &query_metric},
+      {MatrixKind::kKey, &EncoderLayer::key, inputs, &key_metric},
+      {MatrixKind::kValue, &EncoderLayer::value, inputs, &value_metric},
+      {MatrixKind::kFfnIn, &EncoderLayer::ffn_in, moments.ffn_input, nullptr}};
+  for (const auto& reader : readers) {
+    const Linear& linear = layer.*reader.which;
+    const DoubleMatrix w = WeightOf(linear);
+    // On its own inputs the energy does not matter.
+    auto fit =
+        FitWhitened(ThroughMatrix(reader.inputs, w, BiasOf(linear), 1, team_),
+                    w, reader.metric, team_);
+    if (!fit.ok()) return fit.status();
+    absl::Status status =
+        Measure(index, layer, reader.which, *fit,
+                &profile->matrices[static_cast<int>(reader.kind)]);
+    if (!status.ok()) return status;
+  }
+  auto output = FitWhitened(moments.context, WeightOf(layer.attention_output),
+                            nullptr, team_);
+  if (!output.ok()) return output.status();
+  absl::Status status = Measure(
+      index, layer, &EncoderLayer::attention_output, *output,
+      &profile->matrices[static_cast<int>(MatrixKind::kAttentionOutput)]);
+  if (!status.ok()) return status;
+  auto ffn_out = FitOutputs(WeightOf(layer.ffn_out), moments.inner_mean,
+                            moments.output, team_);
+  if (!ffn_out.ok()) return ffn_out.status();
+  return Measure(index, layer, &EncoderLayer::ffn_out, *ffn_out,
+                 &profile->matrices[static_cast<int>(MatrixKind::kFfnOut)]);
+}
+
+absl::Status Profiler::ProfileHeads(int index, const LayerMoments& moments,
+                                    LayerProfile* profile) {
+  const EncoderLayer& layer = model_.layers[index];
+  const int heads = model_.shape.heads;
+  const int width = HalfHeadDim(model_.shape.head_dim);
+  const AffineMap query = {WeightOf(layer.query), {}, BiasOf(layer.query)};
+  const AffineMap key = {WeightOf(layer.key), {}, BiasOf(layer.key)};
+  auto products = QueryKeyReduction::Create(moments.attention_input, query, key,
+                                            heads, team_);
+  if (!products.ok()) return products.status();
+  AffineMap narrow_query;
+  AffineMap narrow_key;
+  products->Reduce(width, &narrow_query, &narrow_key);
+  absl::StatusOr<Linear> q = ToLinear(narrow_query);
+  if (!q.ok()) return q.status();
+  absl::StatusOr<Linear> k = ToLinear(narrow_key);
+  if (!k.ok()) return k.status();
+  EncoderLayer changed = layer;
+  changed.query = *std::move(q);
+  changed.key = *std::move(k);
+  profile->query_key.lost = products->LostByWidth();
+  absl::Status status = Weigh(index, changed, width, &profile->query_key);
+  if (!status.ok()) return status;
+
+  const DoubleMatrix prior = WeightOf(layer.attention_output);
+  auto outputs =
+      ValueOutputReduction::Create(moments.context, prior, heads, team_);
+  if (!outputs.ok()) return outputs.status();
+  AffineMap value = {WeightOf(layer.value), {}, BiasOf(layer.value)};
+  AffineMap output;
+  status = outputs->Reduce(width, team_, &value, &output);
+  if (!status.ok()) return status;
+  absl::StatusOr<Linear> v = ToLinear(value);
+  if (!v.ok()) return v.status();
+  absl::StatusOr<Linear> o = ToLinear(output);
+  if (!o.ok()) return o.status();
+  changed = layer;
+  changed.value = *std::move(v);
+  changed.attention_output = *std::move(o);
+  profile->value_output.lost = outputs->LostByWidth();
+  return Weigh(index, changed, width, &profile->value_output);
+}
+
+absl::StatusOr<LayerProfile> Profiler::Profile(
+    int index, const std::vector<TokenBatch>& batches, bool heads,
+    std::vector<FloatMatrix>* states) {
+  absl::StatusOr<LayerMoments> moments = SumMoments(index, batches, states);
+  if (!moments.ok()) return moments.status();
+  for (const Moments* sums : {&moments->attention_input, &moments->context,
+                              &moments->ffn_input, &moments->output}) {
+    if (std::isfinite(Trace(sums->xx))) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("layer ", index,
+                     ": activations on the calibration text are not finite; "
+                     "the model's weights are too large"));
+  }
+  LayerProfile profile;
+  absl::Status status = ProfileMatrices(index, *moments, &profile);
+  if (!status.ok()) return status;
+  if (heads && HalfHeadDim(model_.shape.head_dim) > 0) {
+    status = ProfileHeads(index, *moments, &profile);
+    if (!status.ok()) return status;
+  }
+  auto next =
+      layers_[index].Run(sample_, std::move(sample_states_), team_, nullptr);
+  if (!next.ok()) return next.status();
+  sample_states_ = *std::move(next);
+  return profile;
+}
+
+}  // namespace
+
+double MeanCosineError(const FloatMatrix& a, const FloatMatrix& b) {
+  double error = 0;
+  for (int i = 0; i < a.rows(); ++i) {
+    double aa = 0;
+    double bb = 0;
+    double ab = 0;
+    for (int j = 0; j < a.width(); ++j) {
+      const double x = a.row(i)[j];
+      const double y = b.row(i)[j];
+      aa += x * x;
+      bb += y * y;
+      ab += x * y;
+    }
+    error += 1 - (aa > 0 && bb > 0 ? ab / std::sqrt(aa * bb) : 0);
+  }
+  return a.rows() == 0 ? 0 : error / a.rows();
+}
+
+int HalfHeadDim(int head_dim) {
+  return head_dim <= kStep ? 0 : (head_dim / 2 + kStep - 1) / kStep * kStep;
+}
+
+absl::StatusOr<std::vector<LayerProfile>> ProfileEncoder(
+    const Model& model, const std::vector<TokenBatch>& calibration,
+    const TokenBatch& sample, bool heads,
+    const std::function<bool(int layer)>& done, kernels::Team& team) {
+  Profiler profiler(model, sample, team);
+  if (absl::Status s = profiler.Pack(); !s.ok()) return s;
+  std::vector<FloatMatrix> states;
+  for (const TokenBatch& batch : calibration) {
+    absl::StatusOr<FloatMatrix> embedded = EmbedTokens(model, batch, team);
+    if (!embedded.ok()) return embedded.status();
+    states.push_back(*std::move(embedded));
+  }
+  std::vector<LayerProfile> profiles;
+  for (int l = 0; l < model.layers.size(); ++l) {
+    auto profile = profiler.Profile(l, calibration, heads, &states);
+    if (!profile.ok()) return profile.status();
+    profiles.push_back(*std::move(profile));
+    if (done && !done(l)) {
+      return absl::CancelledError("interrupted; nothing was written");
+    }
+  }
+  return profiles;
+}
+
+}  // namespace svdserve
