@@ -1,10 +1,12 @@
 #include "tools/evaluate/evaluate.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -12,6 +14,8 @@
 #include "tests/tools/tiny_model.h"
 #include "tools/compress/compress.h"
 #include "tools/evaluate/output_file.h"
+#include "tools/evaluate/spectra.h"
+#include "tools/inspect/inspect.h"
 
 namespace svdserve {
 namespace {
@@ -127,7 +131,15 @@ TEST_F(EvaluateTest, CountsWhatAModelIs) {
             2 * matrices + layers * 4 * result->dense.cost_tokens * d);
   EXPECT_EQ(result->dense.file_bytes,
             fs::file_size(model + "/model.safetensors"));
-  EXPECT_GT(result->dense.activation_bytes_per_token, 4 * d);
+  const int tokens = result->dense.cost_tokens;
+  EXPECT_EQ(tokens, std::min(256, result->max_tokens));
+  const auto inspection = Inspect({.model = model,
+                                   .plan = absl::StrCat("32x", tokens),
+                                   .device = Device::kCuda,
+                                   .backend = {}});
+  ASSERT_TRUE(inspection.ok()) << inspection.status();
+  EXPECT_EQ(result->dense.activation_bytes_per_token * 32 * tokens,
+            inspection->plan->plan.peak_bytes);
 }
 
 TEST_F(EvaluateTest, ComparesClassifiers) {
@@ -175,15 +187,7 @@ TEST_F(EvaluateTest, TheSameRunGivesTheSameBytes) {
     EXPECT_TRUE(result.ok()) << result.status();
     return nlohmann::json::parse(result->ToJson());
   };
-  nlohmann::json one = run(1);
-  nlohmann::json two = run(2);
-  EXPECT_EQ(one, run(1));
-  // What is planned depends on the threads, results do not.
-  for (nlohmann::json* json : {&one, &two}) {
-    (*json)["dense"].erase("activation_bytes_per_token");
-    (*json)["models"][0].erase("activation_bytes_per_token");
-  }
-  EXPECT_EQ(one, two);
+  EXPECT_EQ(run(1), run(2));
 }
 
 TEST_F(EvaluateTest, ModelsOfOneNameAreToldApart) {
@@ -260,6 +264,24 @@ TEST_F(EvaluateTest, RefusesADamagedReportOfTheCompression) {
 TEST_F(EvaluateTest, AModelThatIsNotThere) {
   EXPECT_THAT(ErrorOf(root_ / "none", root_ / "none").message(),
               HasSubstr("none"));
+}
+
+TEST_F(EvaluateTest, SpectraFallFromTheLargestValue) {
+  TinyModel model;
+  // Its singular values are 1 to 64, in another order and with other signs.
+  std::vector<float> weight(64 * 64);
+  for (int i = 0; i < 64; ++i) {
+    weight[i * 64 + (i * 7 + 3) % 64] = i % 2 == 0 ? i + 1.0F : -(i + 1.0F);
+  }
+  model.Set("encoder.layer.1.attention.self.key.weight", weight);
+  const auto spectra = SpectraOf(model.Write(root_ / "tiny"));
+  ASSERT_TRUE(spectra.ok()) << spectra.status();
+  ASSERT_EQ(spectra->size(), 12);
+  const Spectrum& key = spectra->at(7);
+  EXPECT_EQ(key.layer, 1);
+  EXPECT_STREQ(key.kind, "key");
+  ASSERT_EQ(key.values.size(), 64);
+  for (int i = 0; i < 64; ++i) EXPECT_NEAR(key.values[i], 64 - i, 1e-3);
 }
 
 // ---- Texts and files ----

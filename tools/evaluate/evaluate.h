@@ -72,7 +72,7 @@ struct Evaluation {
   std::vector<ModelEvaluation> models;
 
   std::string ToText() const;  // a few lines for a terminal
-  // The same texts, models, seed and machine give the same bytes.
+  // The same texts, models, seed and processor give the same bytes.
   std::string ToJson() const;
   // One page with all that it needs in it: see page/.
   std::string ToHtml() const;

@@ -9,7 +9,6 @@
 
 #include "absl/status/statusor.h"
 #include "engine/model/model.h"
-#include "engine/plan/plan.h"
 #include "nlohmann/json.hpp"
 
 namespace svdserve {
@@ -47,8 +46,8 @@ struct ModelFacts {
   // Multiplications and additions of the encoder for one token of an input of
   // cost_tokens: its matrices, and the products of attention with all tokens.
   int64_t flops_per_token = 0;
-  // Planned peak of a float32 batch of cost_inputs such inputs on this
-  // machine's CPU backend, divided by its tokens.
+  // Planned peak of a batch of cost_inputs such inputs as an H100 runs it in 16
+  // bits, divided by its tokens: the same wherever it is asked for.
   double activation_bytes_per_token = 0;
   int cost_inputs = 0;
   int cost_tokens = 0;
@@ -58,7 +57,7 @@ struct ModelFacts {
 
 // INVALID_ARGUMENT if there is a compression.json that is not JSON.
 absl::StatusOr<ModelFacts> FactsOf(const std::string& directory,
-                                   const Model& model, const Planner& planner);
+                                   const Model& model);
 
 }  // namespace svdserve
 

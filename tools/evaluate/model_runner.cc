@@ -31,8 +31,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Load(
   std::unique_ptr<ModelRunner> runner(new ModelRunner());
   runner->planner_ = std::make_unique<Planner>(
       model->shape, (*backend)->target(), (*backend)->info().arena_bytes);
-  absl::StatusOr<ModelFacts> facts =
-      FactsOf(directory, *model, *runner->planner_);
+  absl::StatusOr<ModelFacts> facts = FactsOf(directory, *model);
   if (!facts.ok()) return facts.status();
   runner->facts_ = *std::move(facts);
   runner->config_ = model->config;

@@ -33,8 +33,8 @@ absl::StatusOr<std::vector<double>> SingularValues(const Linear& linear) {
     return absl::InternalError(
         absl::StrCat("singular values: LAPACK's sgesdd returned ", code));
   }
-  std::vector<double> rounded;
-  for (const float value : values) rounded.push_back(Rounded(value));
+  std::vector<double> rounded(values.size());
+  std::transform(values.begin(), values.end(), rounded.begin(), Rounded);
   return rounded;
 }
 

@@ -342,11 +342,15 @@
         const resized = matrix.in !== dense.in || matrix.out !== dense.out;
         const rank = matrix.rank || "dense";
         const size = `${matrix.in}×${matrix.out}`;
+        const said = ((model.compression || {}).matrices || []).find(
+            (m) => m.layer === i && m.kind === kind) || {};
+        const error = said.output_error ?? said.weight_error;
         return html("td",
             {style: `background:rgb(var(--heat) / ${
                  (0.06 + 0.5 * Math.min(1, share)).toFixed(3)})`,
              title: `layer ${i + 1}, ${name}: ${size}, rank ${rank}, ${
-                 percent(share)} of the parameters`},
+                 percent(share)} of the parameters${
+                 isNumber(error) ? `, relative error ${small(error)}` : ""}`},
             `${rank}`, html("small", {}, resized ? size :
                 `${(100 * share).toFixed(0)} %`));
       })]);
@@ -428,9 +432,9 @@
               report.models.length > 1 ? "All models side by side" :
                   "Beside the dense model"),
         html("p", {class: "soft", style: "font-size:13px"},
-            "Kept: of the parameters of the encoder’s matrices. FLOPs and " +
-            `activation bytes: of a batch of ${inputs} inputs of ${tokens} ` +
-            "tokens in float32 on this CPU." +
+            "Kept: of the parameters of the encoder’s matrices. FLOPs: with " +
+            `attention over ${tokens} tokens. Activations: as planned for ` +
+            `${inputs} such inputs on an H100 in 16 bits.` +
             (embeds ? ` Recall: of ${count(
                 report.models[0].embedding.neighbours.queries)} texts’ ` +
                 "nearest neighbours among all. Spearman: of the " +
