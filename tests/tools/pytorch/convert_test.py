@@ -184,7 +184,8 @@ class Converting(Folder):
             tensors[name.replace("svd_u", "svd_s")] = -torch.ones(tensors[name].shape[1])
         self.refuse("has a negative singular value", tensors, s="{name}.svd_s")
         self.refuse("not finite", self.renamed() | {QUERY + ".svd_u": torch.full((64, 3), torch.nan)})
-        self.refuse("is torch.int8; quantized", self.renamed() | {QUERY + ".svd_u": torch.ones(64, 3, dtype=torch.int8)})
+        integers = torch.ones(64, 3, dtype=torch.int8)
+        self.refuse("is torch.int8; quantized", self.renamed() | {QUERY + ".svd_u": integers})
 
     def test_configuration_stays_byte_for_byte(self):
         self.convert(self.renamed())

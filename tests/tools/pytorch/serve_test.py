@@ -51,7 +51,7 @@ class Serving(Folder):
         scratch = tempfile.TemporaryDirectory()
         cls.addClassCleanup(scratch.cleanup)
         cls.compressed = pathlib.Path(scratch.name) / "compressed"
-        svdctl("compress", DENSE, cls.compressed, "--ratio", "0.5")
+        svdctl("compress", DENSE, cls.compressed, "--ratio", "0.5", "--method", "svd")
 
     def test_round_trip_gives_the_same_embeddings(self):
         compressed, target = self.compressed, self.folder / "saved"
@@ -73,6 +73,14 @@ class Serving(Folder):
         after = served(target)
         self.assertLess(cosines(served(compressed), after).min(), LEAST_COSINE)
         self.assertGreaterEqual(cosines(model.encode(TEXTS), after).min(), LEAST_COSINE)
+
+    def test_other_architectures_and_widths_of_heads(self):
+        for name in ("narrow_heads_f16", "roberta", "xlm_roberta_factored", "distilbert_factored"):
+            with self.subTest(name):
+                source, target = tiny_models.GOLDEN / name, self.folder / name
+                model = load_sentence_transformer(source, dtype=torch.float32, device="cpu")
+                save(model, target, like=source)
+                self.assertGreaterEqual(cosines(model.encode(TEXTS), served(target)).min(), LEAST_COSINE)
 
     def test_16_bit_storage(self):
         compressed, target = self.compressed, self.folder / "half"

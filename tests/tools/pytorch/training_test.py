@@ -86,6 +86,20 @@ class Training(Folder):
         again = load_sentence_transformer(target, device="cpu")
         torch.testing.assert_close(again.encode(texts), model.encode(texts), rtol=0, atol=0)
 
+    def test_distillation_brings_embeddings_closer(self):
+        spec = importlib.util.spec_from_file_location(
+            "distill", tiny_models.ROOT / "tools/pytorch/examples/distill.py")
+        distill = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(distill)
+        dense, compressed = (tiny_models.GOLDEN / name for name in ("mean_normalize", "factored"))
+        teacher, student = (load_sentence_transformer(d, torch.float32, "cpu") for d in (dense, compressed))
+        embeddings = student[0].model.embeddings.word_embeddings.weight.clone()
+        texts = ["the river bank", "low rank", "money serves a model", "text and query", "x"]
+        before = distill.cosines(student, teacher, texts).mean()
+        distill.distill(student, teacher, texts, steps=20, batch=2, rate=1e-3)
+        self.assertGreater(distill.cosines(student, teacher, texts).mean(), before + 0.1)
+        self.assertTrue(torch.equal(embeddings, student[0].model.embeddings.word_embeddings.weight))
+
 
 if __name__ == "__main__":
     unittest.main()

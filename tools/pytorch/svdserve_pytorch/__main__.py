@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from . import FormatError, convert
+from . import convert
 from .checkpoint import DTYPES
 from .converting import SHAPES
 
@@ -23,7 +23,8 @@ def parse_arguments(arguments):
     one.add_argument("--v-shape", choices=SHAPES, help="by default what fits all shapes")
     one.add_argument("--key", help="the entry of a torch file that holds the tensors")
     one.add_argument("--prefix", default="", help="removed from names, such as 'module.'")
-    one.add_argument("--ignore", action="append", default=[], metavar="PATTERN", help="tensors to leave out, by shell pattern")
+    one.add_argument("--ignore", action="append", default=[], metavar="PATTERN",
+                     help="tensors to leave out, by shell pattern")
     one.add_argument("--fill", action="store_true", help="take tensors that are missing from --like")
     one.add_argument("--dtype", choices=list(DTYPES), help="of all tensors; by default as they are")
     one.add_argument("--force", action="store_true", help="replace a model's directory")
@@ -36,7 +37,7 @@ def main(arguments=None):
     options["dtype"] = DTYPES.get(options["dtype"])
     try:
         ranks = convert(**options)
-    except (FormatError, OSError) as error:
+    except (ValueError, OSError) as error:
         print(f"svdserve_pytorch: {error}", file=sys.stderr)
         return 1
     print(f"wrote {options['target']}: {len(ranks)} matrices of ranks {min(ranks.values())} to {max(ranks.values())}")

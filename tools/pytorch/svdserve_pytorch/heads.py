@@ -61,7 +61,7 @@ class DistilBertOwnWidths(OwnWidths, DistilBertSelfAttention):
         return self.out_lin(output), weights
 
 
-OWN_WIDTHS = {base: cls for cls in OwnWidths.__subclasses__() for base in [cls.__bases__[1]]}
+OWN_WIDTHS = {cls.__bases__[1]: cls for cls in OwnWidths.__subclasses__()}  # by what transformers has
 
 
 def attention_modules(model):
@@ -85,9 +85,11 @@ def fit_heads(model):
                 raise FormatError(f"matrix {name}: gives {width}, which is not {heads} heads of a width "
                                   f"that is a multiple of 16, up to 128")
         if query.out_features != key.out_features:
-            raise FormatError(f"matrix {names[1]}: gives {key.out_features}, but {names[0]} gives {query.out_features}")
+            raise FormatError(f"matrix {names[1]}: gives {key.out_features}, "
+                              f"but {names[0]} gives {query.out_features}")
         if value.out_features != output.in_features:
-            raise FormatError(f"matrix {names[3]}: takes {output.in_features}, but {names[2]} gives {value.out_features}")
+            raise FormatError(f"matrix {names[3]}: takes {output.in_features}, "
+                              f"but {names[2]} gives {value.out_features}")
         if {query.out_features, value.out_features} != {heads * usual}:
             # As torch.nn.utils.parametrize does: the same object, of a subclass.
             module.__class__ = OWN_WIDTHS[type(module)]
