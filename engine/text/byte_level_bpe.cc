@@ -125,6 +125,7 @@ absl::Status ByteLevelBpe::BuildMerges(const Ids& ids,
     cells_[i] = {found[0], found[1], {rank++, found[2]}};  // the last counts
   }
   // What every piece starts with: a small part of this table is hot.
+  byte_pairs_.reserve(size_t{256} * 256);
   for (int left = 0; left < 256; ++left) {
     for (int right = 0; right < 256; ++right) {
       byte_pairs_.push_back(Find(bytes_[left], bytes_[right]));

@@ -33,6 +33,7 @@ absl::StatusOr<Unigram> Unigram::Build(
   out.unk_score_ = *std::min_element(out.scores_.begin(), out.scores_.end()) -
                    kUnknownPenalty;
   std::vector<ByteTrie::Key> keys;
+  keys.reserve(vocab.size());
   for (const TokenizerSpec::Entry& entry : vocab) {
     keys.push_back({entry.token, static_cast<uint32_t>(entry.id)});
   }
