@@ -140,7 +140,7 @@ CLI::App* AddCompressCommand(CLI::App& app, int* exit_code) {
                    std::string(kDefaultCalibration), ")"));
   command
       ->add_option("--calibration-tokens", options.calibration.tokens,
-                   "Tokens to fit to (default: 16384 to 131072, by the model's "
+                   "Tokens to fit to (default: 16384 to 65536, by the model's "
                    "size)")
       ->check(CLI::Range(kFewestTokens, 1 << 24));
   command

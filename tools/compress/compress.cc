@@ -66,12 +66,11 @@ absl::StatusOr<CalibratedMethod> ParseCalibratedMethod(
                    "\" is unknown; known: auto, whitened, component, svd"));
 }
 
-// More tokens than parameters of a matrix's input teach nothing new, fewer
-// overfit; small models can afford more. README.md tells the measurement.
+// Fits overfit with few tokens (README.md); small models can afford more.
 int DefaultTokens(const Model& model) {
   constexpr double kWork = 1.4e12;  // tokens times parameters
   constexpr int kFewest = 16384;
-  constexpr int kMost = 131072;
+  constexpr int kMost = 65536;
   const double parameters =
       static_cast<double>(model.layers.size()) *
       LayerParameters(SizesOf(model.layers.front()), KindRanks{});
