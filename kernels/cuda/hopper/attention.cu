@@ -381,7 +381,7 @@ cudaError_t MakeMap(const AttentionParams& params, const void* data, int heads,
   const int64_t rows = params.rows > 0
                            ? params.rows
                            : int64_t{1} * params.sequences * params.max_tokens;
-  return MakeTensorMap(
+  return MakeHeadsTensorMap(
       HeadsView{params.type, data, rows, heads, dim, stride},
       {box_rows, panel_columns,
        panel_columns == 32 ? Swizzle::k64Bytes : Swizzle::k128Bytes},

@@ -66,8 +66,8 @@ cudaError_t MakeTensorMap(const MatrixView& matrix, const Box& box,
               map);
 }
 
-cudaError_t MakeTensorMap(const HeadsView& view, const Box& box,
-                          CUtensorMap* map) {
+cudaError_t MakeHeadsTensorMap(const HeadsView& view, const Box& box,
+                               CUtensorMap* map) {
   const cuuint64_t sizes[3] = {static_cast<cuuint64_t>(view.dim),
                                static_cast<cuuint64_t>(view.heads),
                                static_cast<cuuint64_t>(view.rows)};

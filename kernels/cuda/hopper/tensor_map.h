@@ -50,8 +50,8 @@ struct Box {
 cudaError_t MakeTensorMap(const MatrixView& matrix, const Box& box,
                           CUtensorMap* map);
 // Rows and columns of one head are a box.
-cudaError_t MakeTensorMap(const HeadsView& view, const Box& box,
-                          CUtensorMap* map);
+cudaError_t MakeHeadsTensorMap(const HeadsView& view, const Box& box,
+                               CUtensorMap* map);
 
 // All that a kernel takes; the first error.
 struct TensorMapRequest {
