@@ -6,12 +6,12 @@
 // product + norm, 0.10 for the fused feed-forward, 0.09 for low-rank attention.
 // Products are from 2026-11-28: the committed rows and 152 of 192 to 1,536 rows
 // (0.13), and sums of two in chunks (0.05). Plain attention is the launcher's
-// own model of its tiles (kernels/cuda/hopper/attention_tiles.h). Product + norm
-// of a dense layer (sums of 768 and more) is left out: another kernel runs it,
-// which has no rival. The feed-forward half-layer of one kernel is from a chain
-// of 12 at 16,896 rows, that between attention and feed-forward from its clocks
-// at 128, attention of short sequences from chains of up to 1,024 rows. The
-// others are ESTIMATES, from published peaks and other kernels. Only ratios
+// own model of its tiles (kernels/cuda/hopper/attention_tiles.h). Product +
+// norm of a dense layer (sums of 768 and more) is left out: another kernel runs
+// it, which has no rival. The feed-forward half-layer of one kernel is from a
+// chain of 12 at 16,896 rows, that between attention and feed-forward from its
+// clocks at 128, attention of short sequences from chains of up to 1,024 rows.
+// The others are ESTIMATES, from published peaks and other kernels. Only ratios
 // matter: they decide between ways and chunk sizes, never whether a batch fits.
 #ifndef SVDSERVE_ENGINE_PLAN_CUDA_COST_TABLE_H_
 #define SVDSERVE_ENGINE_PLAN_CUDA_COST_TABLE_H_
