@@ -17,7 +17,7 @@ namespace svdserve {
 namespace {
 
 // How much of what the residual stream lost the last matrix of a half-layer is
-// asked to make good. All of it overfits: on held-out text half is best
+// asked to make good. None is clearly worse; half and all differ little
 // (README.md).
 constexpr float kResidualShare = 0.5F;
 // Rows over which the slopes of the activation are averaged.
