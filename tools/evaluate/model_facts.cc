@@ -8,20 +8,16 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "engine/plan/plan.h"
-#include "tools/inspect/cuda_target.h"
+#include "tools/compress/budget.h"
 
 namespace svdserve {
 namespace {
 
 namespace fs = std::filesystem;
 
-// The batch that costs are told of.
+// The batch that costs are told of: that of ActivationBytesPerToken().
 constexpr int kCostInputs = 32;
 constexpr int kCostTokens = 256;
-// The arena that a server takes by default is for batches of this size.
-constexpr int kArenaTokens = 65536;
-constexpr int kArenaInputs = 512;
 
 int64_t Size(const Linear& linear) {
   return linear.weight.size() + linear.u.size() + linear.v.size() +
@@ -42,20 +38,6 @@ int64_t Parameters(const Model& model) {
   }
   for (const HeadLayer& head : model.head) sum += Size(head.linear);
   return sum;
-}
-
-// Of a batch, as an H100 runs it in 16 bits.
-absl::StatusOr<uint64_t> PlannedPeak(const ModelShape& shape, int inputs,
-                                     int tokens) {
-  const PlanTarget target = HopperTarget(shape);
-  const uint64_t arena =
-      Planner(shape, target, 0).ArenaBytesFor(kArenaTokens, kArenaInputs);
-  const absl::StatusOr<Plan> plan = Planner(shape, target, arena)
-                                        .MakePlan({.sequences = inputs,
-                                                   .tokens = inputs * tokens,
-                                                   .max_tokens = tokens});
-  if (!plan.ok()) return plan.status();
-  return plan->peak_bytes;
 }
 
 absl::StatusOr<uint64_t> FileBytes(const std::string& directory) {
@@ -107,11 +89,10 @@ absl::StatusOr<ModelFacts> FactsOf(const std::string& directory,
   }
   facts.flops_per_token += 2 * facts.matrix_parameters;
 
-  absl::StatusOr<uint64_t> peak =
-      PlannedPeak(model.shape, facts.cost_inputs, facts.cost_tokens);
-  if (!peak.ok()) return peak.status();
-  facts.activation_bytes_per_token =
-      static_cast<double>(*peak) / (facts.cost_inputs * facts.cost_tokens);
+  const absl::StatusOr<double> activations =
+      ActivationBytesPerToken(model.shape);
+  if (!activations.ok()) return activations.status();
+  facts.activation_bytes_per_token = *activations;
   absl::StatusOr<uint64_t> bytes = FileBytes(directory);
   if (!bytes.ok()) return bytes.status();
   facts.file_bytes = *bytes;
