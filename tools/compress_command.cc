@@ -9,11 +9,14 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "tools/commands.h"
 #include "tools/compress/calibration_text.h"
 #include "tools/compress/compress.h"
 #include "tools/compress/convert.h"
+#include "tools/evaluate/evaluate.h"
+#include "tools/evaluate/output_file.h"
 
 namespace svdserve {
 namespace {
@@ -62,19 +65,47 @@ class ProgressLine {
 struct Flags {
   CompressOptions options;
   std::string dtype;
+  std::string html;
   bool json = false;
 };
+
+// Before the work: whether the page will have texts and a place.
+absl::Status CheckPage(const Flags& flags) {
+  if (flags.html.empty()) return absl::OkStatus();
+  if (flags.options.method != "svd") return CheckWritable(flags.html);
+  return absl::InvalidArgumentError(
+      "--html: method svd holds no text out to compare on; use svdctl "
+      "evaluate");
+}
+
+// The result against the dense model on the text that was held out: a summary,
+// unless JSON alone is wanted, and the page.
+absl::Status Compare(const Flags& flags, const CompressionReport& report) {
+  if (!report.calibration.has_value()) return absl::OkStatus();
+  if (flags.json && flags.html.empty()) return absl::OkStatus();
+  const absl::StatusOr<Evaluation> evaluation = Evaluate(
+      flags.options.input, {flags.options.output},
+      {.source = "held-out calibration text",
+       .texts = report.calibration->held_out_texts},
+      {.threads = flags.options.threads, .spectra = !flags.html.empty()});
+  if (!evaluation.ok()) return evaluation.status();
+  if (!flags.json) std::printf("\n%s", evaluation->ToText().c_str());
+  if (flags.html.empty()) return absl::OkStatus();
+  return WriteWhole(flags.html, evaluation->ToHtml());
+}
+
+int Fail(const absl::Status& status) {
+  std::fprintf(stderr, "svdctl compress: %s\n", status.ToString().c_str());
+  return 1;
+}
 
 int Run(Flags flags) {
   if (!flags.dtype.empty()) {
     absl::StatusOr<DType> dtype = ParseDType(flags.dtype);
-    if (!dtype.ok()) {
-      std::fprintf(stderr, "svdctl compress: %s\n",
-                   dtype.status().ToString().c_str());
-      return 1;
-    }
+    if (!dtype.ok()) return Fail(dtype.status());
     flags.options.dtype = *dtype;
   }
+  if (absl::Status s = CheckPage(flags); !s.ok()) return Fail(s);
   StopOnSignals();
   ProgressLine progress;
   flags.options.progress = [&progress](double share) {
@@ -83,13 +114,10 @@ int Run(Flags flags) {
   };
   absl::StatusOr<CompressionReport> report = CompressModel(flags.options);
   progress.End();
-  if (!report.ok()) {
-    std::fprintf(stderr, "svdctl compress: %s\n",
-                 report.status().ToString().c_str());
-    return 1;
-  }
+  if (!report.ok()) return Fail(report.status());
   std::fputs((flags.json ? report->ToJson() : report->ToTable()).c_str(),
              stdout);
+  if (absl::Status s = Compare(flags, *report); !s.ok()) return Fail(s);
   return 0;
 }
 
@@ -156,6 +184,9 @@ CLI::App* AddCompressCommand(CLI::App& app, int* exit_code) {
       ->check(CLI::Range(1, 1024));
   command->add_flag("--force", options.force,
                     "Replace OUT if it is a model's directory");
+  command->add_option("--html", flags->html,
+                      "Write the fidelity on held-out calibration text as a "
+                      "page to this file, as svdctl evaluate does");
   command->add_flag("--json", flags->json,
                     "Print the report as JSON (also in OUT/compression.json)");
   command->callback([flags, exit_code] { *exit_code = Run(*flags); });

@@ -97,6 +97,8 @@ TEST_F(CompressCalibratedTest, EveryMethodKeepsTheBudgetAndBeatsPlainSvd) {
     const double error = ErrorOfOutput();
     EXPECT_LT(error, plain) << method;
     EXPECT_NEAR(1 - error, report.calibration->held_out_cosine, 0.1);
+    EXPECT_THAT(report.calibration->held_out_texts,
+                testing::Not(testing::IsEmpty()));
   }
 }
 

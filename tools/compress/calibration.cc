@@ -64,7 +64,11 @@ absl::StatusOr<Calibration> LoadCalibration(const std::string& directory,
     if (encoding.ids.empty()) continue;
     const bool held_out = i % kHeldOutEvery == kHeldOutEvery - 1;
     AddTo(encoding, held_out ? &calibration.held_out : &calibration.fit);
-    if (!held_out) tokens += static_cast<int>(encoding.ids.size());
+    if (held_out) {
+      calibration.held_out_texts.push_back(std::move(text->texts[i]));
+    } else {
+      tokens += static_cast<int>(encoding.ids.size());
+    }
   }
   if (tokens < kFewestTokens || calibration.held_out.empty()) {
     return absl::InvalidArgumentError(absl::StrCat(

@@ -25,6 +25,7 @@ struct Calibration {
   std::string source;
   std::vector<TokenBatch> fit;       // what the factors are fitted to
   std::vector<TokenBatch> held_out;  // every eighth text: never fitted to
+  std::vector<std::string> held_out_texts;
 
   int fit_tokens() const;
   int held_out_tokens() const;

@@ -127,7 +127,7 @@ absl::StatusOr<Compressed> CompressByCalibration(const CompressOptions& options,
                                                  const Model& model) {
   CalibrationOptions text = options.calibration;
   if (text.tokens == 0) text.tokens = DefaultTokens(model);
-  const absl::StatusOr<Calibration> calibration =
+  absl::StatusOr<Calibration> calibration =
       LoadCalibration(options.input, model, text);
   if (!calibration.ok()) return calibration.status();
   const absl::StatusOr<CalibratedResult> made =
@@ -145,7 +145,8 @@ absl::StatusOr<Compressed> CompressByCalibration(const CompressOptions& options,
       .seed = text.seed,
       .fit_tokens = calibration->fit_tokens(),
       .held_out_tokens = calibration->held_out_tokens(),
-      .held_out_cosine = made->held_out_cosine};
+      .held_out_cosine = made->held_out_cosine,
+      .held_out_texts = std::move(calibration->held_out_texts)};
   std::vector<Factoring> matrices = ListMatrices(model, KindRanks{});
   for (size_t i = 0; i < matrices.size(); ++i) {
     const CompressedLayer& layer = made->layers[i / kMatrixKinds];

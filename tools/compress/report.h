@@ -35,6 +35,7 @@ struct CalibrationReport {
   int fit_tokens = 0;
   int held_out_tokens = 0;
   double held_out_cosine = 0;  // mean, with the dense model's embeddings
+  std::vector<std::string> held_out_texts;  // not in compression.json
 };
 
 struct CompressionReport {
