@@ -457,13 +457,18 @@ cudaError_t Attention(const AttentionParams& params, const DeviceLimits& limits,
   const int blocks = static_cast<int>(
       std::min<int64_t>(items, MostBlocks(tile, params, limits)));
   const int tiles_of_head = (params.max_tokens + tile.rows - 1) / tile.rows;
-  Arguments arguments = {
-      .params = params,
-      .items = static_cast<int>(items),
-      .first = Divisor(params.causal ? params.heads : tiles_of_head),
-      .second = Divisor(params.causal ? params.sequences : params.heads),
-      .tiles = tiles_of_head,
-      .kv_group = Divisor(params.heads / params.kv_heads)};
+  const int heads = params.heads * params.sequences;
+  const int group = std::min(heads, limits.multiprocessors * tile.places);
+  const int groups = (heads + group - 1) / group;
+  Arguments arguments = {.params = params,
+                         .items = static_cast<int>(items),
+                         .tiles = Divisor(tiles_of_head),
+                         .heads = Divisor(params.heads),
+                         .kv_group = Divisor(params.heads / params.kv_heads),
+                         .group_items = Divisor(group * tiles_of_head),
+                         .group = Divisor(group),
+                         .last_group = Divisor(heads - (groups - 1) * group),
+                         .groups = groups};
   const Launcher launch = FindLauncher(
       std::make_integer_sequence<int, std::size(kAttentionTilesOfHeads)>(),
       static_cast<int>(tiles - kAttentionTilesOfHeads), chosen, params.type);

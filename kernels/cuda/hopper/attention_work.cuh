@@ -41,12 +41,14 @@ struct AttentionArguments {
   CUtensorMap values;
   AttentionParams params;
   int items;
-  // What an item is divided by: of causal attention heads, then sequences, else
-  // a head's tiles, then heads.
-  Divisor first;
-  Divisor second;
-  int tiles;         // of the longest sequence
+  Divisor tiles;     // of a head of the longest sequence
+  Divisor heads;     // of queries
   Divisor kv_group;  // heads of queries for one of keys
+  // Causal: heads of sequences come in groups.
+  Divisor group_items;
+  Divisor group;
+  Divisor last_group;
+  int groups;
 };
 
 // A tile of queries and the blocks of keys that it sees; empty if the tile is
@@ -62,18 +64,27 @@ struct Work {
   __device__ bool IsEmpty() const { return tile_row >= length; }
 };
 
-// Tiles in order: where attention is causal those that see the most keys first,
-// else a head's together. kRows queries are a tile.
+// Tiles in order: a head's together; where attention is causal, of a group of
+// as many heads as blocks run at once those that see the most keys first, so
+// that blocks end together and a head's keys are still in L2 for its next tile.
+// kRows queries are a tile.
 template <int kRows>
 __device__ Work FindWork(const AttentionArguments& arguments, int item) {
   const AttentionParams& params = arguments.params;
-  const int first = arguments.first.Divide(item);
-  const int second = arguments.second.Divide(item);
-  const int sequence = params.causal ? second : item;
-  const int tile = params.causal ? arguments.tiles - 1 - item : first;
-  const int start = params.cu_seqlens[sequence];
+  int tile;
+  if (params.causal) {
+    int place = arguments.group_items.Divide(item);  // in group `item`
+    const Divisor heads =
+        item + 1 < arguments.groups ? arguments.group : arguments.last_group;
+    item = item * arguments.group.value + heads.Divide(place);
+    tile = arguments.tiles.value - 1 - place;
+  } else {
+    tile = arguments.tiles.Divide(item);
+  }
   Work work;
-  work.head = params.causal ? first : second;
+  work.head = arguments.heads.Divide(item);
+  const int sequence = item;
+  const int start = params.cu_seqlens[sequence];
   work.first_row = start - params.first_row;
   work.length = params.cu_seqlens[sequence + 1] - start;
   work.tile_row = tile * kRows;
