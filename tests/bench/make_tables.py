@@ -76,10 +76,10 @@ def compression(result):
              f"{result['texts']['count']:,} texts that calibration never saw: {result['texts']['of']}. "
              f"{origin(result)}", ""]
     body = [[f"{row['ratio']}", row["method"], f"{row['mean_cosine']:.4f}", f"{1 - row['mean_cosine']:.4f}",
-             f"{row['p5_cosine']:.4f}", f"{row['recall_at_10']:.3f}", f"{row['seconds']:,.0f} s"]
+             f"{row['p5_cosine']:.4f}", f"{row['recall_at_10']:.3f}", f"{row['processor_seconds']:,.0f} s"]
             for row in result["results"]]
     return lines + table(["weights kept", "method", "mean cosine", "mean error (1 − cosine)", "5th percentile",
-                          "recall@10", "time"], body)
+                          "recall@10", "processor time"], body)
 
 
 def serving(result):
