@@ -162,14 +162,16 @@ void FillModelInfo(const Engine& engine, v1::GetModelInfoResponse* response) {
   response->set_dimensions(shape.output_width());
   response->mutable_labels()->Add(config.labels.begin(), config.labels.end());
   for (const auto& [name, text] : config.prompts) response->add_prompts(name);
-  for (const LayerShape& ranks : shape.layers) {
-    v1::LayerRanks* layer = response->add_layers();
-    layer->set_query(ranks.query);
-    layer->set_key(ranks.key);
-    layer->set_value(ranks.value);
-    layer->set_attention_output(ranks.attention_output);
-    layer->set_ffn_in(ranks.ffn_in);
-    layer->set_ffn_out(ranks.ffn_out);
+  for (const LayerShape& layer : shape.layers) {
+    v1::LayerRanks* out = response->add_layers();
+    out->set_query(layer.query);
+    out->set_key(layer.key);
+    out->set_value(layer.value);
+    out->set_attention_output(layer.attention_output);
+    out->set_ffn_in(layer.ffn_in);
+    out->set_ffn_out(layer.ffn_out);
+    out->set_query_head_dim(shape.query_dim(layer));
+    out->set_value_head_dim(shape.value_dim(layer));
   }
   response->set_max_input_tokens(shape.max_tokens);
   response->set_weight_bytes(engine.weight_bytes());

@@ -54,8 +54,8 @@ int RunInfo(const InfoOptions& options) {
       continue;
     }
     for (size_t layer = 0; layer < value.size(); ++layer) {
-      std::cout << "ranks of layer " << layer << ": " << ToText(value[layer])
-                << '\n';
+      std::cout << "ranks and head widths of layer " << layer << ": "
+                << ToText(value[layer]) << '\n';
     }
   }
   return 0;

@@ -242,6 +242,25 @@ TEST_F(ServeTest, TheServerDescribesItself) {
               HasSubstr("svdserve.v1.EncoderService"));
 }
 
+TEST_F(ServeTest, NarrowHeadsAreServedAndDescribed) {
+  Serve("narrow_heads_f16");
+  std::vector<GoldenInput> inputs;
+  v1::EmbedResponse response;
+  ASSERT_TRUE(client_->Call(GoldenRequest(&inputs), &response).ok());
+  const auto values = ValuesOf(response);
+  ASSERT_EQ(values.size(), inputs.size());
+  ASSERT_GT(values.size(), 0);
+  for (int i = 0; i < values.size(); ++i) {
+    SCOPED_TRACE(i);
+    ExpectNear(values[i], inputs[i].output);
+  }
+  v1::GetModelInfoResponse info;
+  ASSERT_TRUE(client_->Call(v1::GetModelInfoRequest(), &info).ok());
+  EXPECT_EQ(info.layers(0).query_head_dim(), 32);
+  EXPECT_EQ(info.layers(0).value_head_dim(), 48);
+  EXPECT_EQ(info.layers(1).value_head_dim(), 64);
+}
+
 TEST_F(ServeTest, MetricsTellWhatRan) {
   Serve("factored");
   v1::EmbedResponse response;

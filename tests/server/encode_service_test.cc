@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "engine/model/model.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "tests/server/service_fixture.h"
@@ -332,6 +333,21 @@ TEST_F(EncodeServiceTest, ModelInfoTellsModelLimitsAndBudgets) {
   EXPECT_EQ(info.backend_reason(), "a test wants it");
   EXPECT_EQ(info.mode(), "strict");
   EXPECT_EQ(info.server_version(), SVDSERVE_VERSION);
+}
+
+// Every width is told, the usual one (64) too.
+TEST_F(EncodeServiceTest, ModelInfoTellsTheWidthsOfHeads) {
+  const auto model = LoadModel("tests/golden/models/narrow_heads_f16");
+  ASSERT_TRUE(model.ok()) << model.status();
+  *engine_->mutable_shape() = model->shape;
+  v1::GetModelInfoResponse info;
+  grpc::ClientContext context;
+  ASSERT_TRUE(stub_->GetModelInfo(&context, {}, &info).ok());
+  ASSERT_EQ(info.layers_size(), 2);
+  EXPECT_EQ(info.layers(0).query_head_dim(), 32);
+  EXPECT_EQ(info.layers(0).value_head_dim(), 48);
+  EXPECT_EQ(info.layers(1).query_head_dim(), 16);
+  EXPECT_EQ(info.layers(1).value_head_dim(), 64);
 }
 
 TEST_F(EncodeServiceTest, DeadlineAndCancellationReachTheEngine) {

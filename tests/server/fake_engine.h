@@ -100,6 +100,7 @@ class FakeEngine final : public Engine {
     gauges_.healthy = healthy;
   }
   ModelConfig* mutable_config() { return &config_; }
+  ModelShape* mutable_shape() { return &shape_; }
   void set_gauges(const EngineGauges& gauges) {
     const absl::MutexLock lock(&mutex_);
     gauges_ = gauges;
