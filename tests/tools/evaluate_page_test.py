@@ -24,6 +24,7 @@ import sys
 import tempfile
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden" / "models"
+MANY_RATIOS = [round(0.94 - 0.04 * i, 2) for i in range(16)]
 HOSTILE = [
     "<script>document.title = 'taken'; console.error('ran')</script>",
     "<img src=x onerror=\"console.error('ran')\"> & <b>bold</b>",
@@ -135,6 +136,18 @@ def is_shown(text, value):
     return abs(float(number) * scale - value) <= 0.5001 * 10 ** -digits * scale
 
 
+def contrast(one, other):
+    """WCAG's contrast ratio of two colours such as "rgb(42, 111, 187)"; graphics need 3."""
+
+    def luminance(color):
+        channels = [int(c) / 255 for c in re.findall(r"\d+", color)[:3]]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear))
+
+    lighter, darker = sorted((luminance(one), luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
 class Page:
     """A page and the report that it shows; check_* add to `errors`."""
 
@@ -154,6 +167,7 @@ class Page:
         self.check_layout(width)
         self.check_figures()
         self.check_accessible()
+        self.check_styles()
         self.check_texts()
         if screenshots:
             self.browser.screenshot(screenshots / f"{self.name}-{width}-{scheme}.png")
@@ -171,7 +185,7 @@ class Page:
         self.expect(self.browser.run("document.documentElement.scrollWidth") <= width, "is wider than its window")
         outside = self.browser.run("""[...document.querySelectorAll("svg")].filter(plot => {
             const box = plot.getBoundingClientRect();
-            return [...plot.querySelectorAll("text, rect, circle")].some(e => {
+            return [...plot.querySelectorAll("text, rect, circle, path")].some(e => {
               const r = e.getBoundingClientRect();
               return r.left < box.left - 1 || r.right > box.right + 1 || r.top < box.top - 1 ||
                      r.bottom > box.bottom + 1;
@@ -197,7 +211,7 @@ class Page:
             self.expect(cells == ranks, f"ranks {cells}")
 
     def check_accessible(self):
-        unnamed = self.browser.run("""[...document.querySelectorAll("svg")].filter(plot =>
+        unnamed = self.browser.run("""[...document.querySelectorAll("svg:not(.key)")].filter(plot =>
             plot.getAttribute("role") !== "img" ||
             !plot.getAttribute("aria-labelledby").split(" ").every(
                 id => document.getElementById(id)?.textContent)).length""")
@@ -205,7 +219,36 @@ class Page:
         alone = self.browser.run("""[...document.querySelectorAll("figure:has(svg)")]
             .filter(f => !f.querySelector("details table tbody tr")).length""")
         self.expect(alone == 0, f"{alone} plots have no table beside them")
-        self.expect(self.browser.run("""document.querySelectorAll("svg").length""") > 0, "has no plots")
+        self.expect(self.browser.run("""document.querySelectorAll("svg:not(.key)").length""") > 0, "has no plots")
+
+    def check_styles(self):
+        """Models are told apart by hue and marker, which the legends show; both stand out from what is behind."""
+        count = len(self.report["models"])
+        styles = self.browser.run("""(() => {
+            const style = marker => [getComputedStyle(marker).fill, marker.getAttribute("d")];
+            return {
+              legends: [...document.querySelectorAll("ul.legend")].map(
+                  legend => [...legend.querySelectorAll(".marker")].map(style)),
+              titles: [...document.querySelectorAll("h2 .marker")].map(style),
+              plots: [...document.querySelectorAll("figure:has(.legend) svg:not(.key)")].map(
+                  plot => [...plot.querySelectorAll(".marker")].map(style)),
+              dashes: [...document.querySelectorAll(".plots > .wide polyline")].map(
+                  line => [getComputedStyle(line).stroke, getComputedStyle(line).strokeDasharray]),
+              surface: getComputedStyle(document.querySelector("figure")).backgroundColor,
+            };
+          })()""")
+        titles = [tuple(style) for style in styles["titles"]]
+        self.expect(len(set(titles)) == count, f"{len(set(titles))} styles of {count} models")
+        self.expect(len(styles["legends"]) == len(styles["plots"]) and (count == 1 or len(styles["plots"]) >= 2),
+                    "plots or legends are missing")
+        for legend, plot in zip(styles["legends"], styles["plots"]):
+            self.expect([tuple(s) for s in legend] == titles, "a legend has other styles than the titles")
+            self.expect({tuple(s) for s in plot} <= set(titles), "a plot has styles that no legend shows")
+            self.expect(len({tuple(s) for s in plot}) == count, "two models look alike in a plot")
+        for hue, _ in titles:
+            self.expect(contrast(hue, styles["surface"]) >= 3, f"{hue} is hard to see on {styles['surface']}")
+        lines = {tuple(line) for line in styles["dashes"]}
+        self.expect(len(lines) == min(count, 24), f"{len(lines)} styles of the lines of {count} models")
 
     def check_texts(self):
         for i, model in enumerate(self.report["models"]):
@@ -258,7 +301,7 @@ def main():
         scratch = pathlib.Path(folder)
         reports = {golden: make_report(args.svdctl.resolve(), golden, ratios, scratch) for golden, ratios in
                    [("mean_normalize", [0.5]), ("cls_head64", [0.8, 0.5]), ("classify_5_labels_bf16", [0.6, 0.4]),
-                    ("rerank_1_label", [0.5])]}
+                    ("rerank_1_label", [0.5]), ("plain_f16", MANY_RATIOS)]}
         with contextlib.closing(Browser(program, scratch / "profile")) as browser:
             for name, (html, report) in reports.items():
                 page = Page(browser, html, report, name)

@@ -24,9 +24,33 @@
   const html = make("http://www.w3.org/1999/xhtml");
   const svg = make("http://www.w3.org/2000/svg");
 
+  // ---- What tells models apart ----
+
+  // Each has a hue and a marker, which repeat together only after 6 · 7 models;
+  // lines of one hue have other dashes, too.
+  const MARKERS = [  // of radius 1
+    "M1 0A1 1 0 1 1-1 0A1 1 0 1 1 1 0Z",  // circle
+    "M-.9-.9H.9V.9H-.9Z",                 // square
+    "M0-1.2L1.15.8H-1.15Z",               // triangle
+    "M0-1.3L1.3 0L0 1.3L-1.3 0Z",         // diamond
+    "M0 1.2L1.15-.8H-1.15Z",              // triangle upside down
+    "M-.4-1.2H.4V-.4H1.2V.4H.4V1.2H-.4V.4H-1.2V-.4H-.4Z",  // plus
+    "M0-.57L.66-1.23 1.23-.66.57 0 1.23.66.66 1.23 0 .57-.66 1.23-1.23.66" +
+        "-.57 0-1.23-.66-.66-1.23Z",      // cross
+  ];
+  const DASHES = [null, "7 4", "2 3", "9 3 2 3"];
   const color = (index) => `var(--series-${index % 6})`;
-  const dash = (index) =>
-      ["", "6 4", "2 3"][Math.floor(index / 6) % 3] || null;
+  const dash = (index) => DASHES[Math.floor(index / 6) % DASHES.length];
+  const marker = (index, x, y, radius, title) => svg("path",
+      {d: MARKERS[index % MARKERS.length], class: "marker", fill: color(index),
+       transform: `translate(${x} ${y}) scale(${radius})`},
+      title ? svg("title", {}, title) : null);
+  // How a model is drawn, before its name.
+  const key = (index) => svg("svg",
+      {class: "key", width: 30, height: 14, "aria-hidden": "true"},
+      svg("line", {x1: 1, x2: 29, y1: 7, y2: 7, stroke: color(index),
+                   "stroke-width": 2, "stroke-dasharray": dash(index)}),
+      marker(index, 15, 7, 4.5));
 
   // ---- Numbers ----
 
@@ -114,9 +138,7 @@
   };
 
   const legendOf = (names) => html("ul", {class: "legend"},
-      names.map((name, i) => html("li", {},
-          html("span", {class: "swatch", style: `background:${color(i)}`}),
-          name)));
+      names.map((name, i) => html("li", {}, key(i), name)));
 
   // Axes and what is to be drawn between them. x and y: {low, high, ticks,
   // label}; fill(toX, toY) -> elements.
@@ -209,9 +231,8 @@
                    `${toX(i)},${toY(e)}` : "").join(" "),
                fill: "none", stroke: color(m), "stroke-width": 2,
                "stroke-dasharray": dash(m)}),
-          errors.map((e, i) => isNumber(e) ? svg("circle",
-              {cx: toX(i), cy: toY(e), r: 3.5, fill: color(m)},
-              svg("title", {}, `${names[m]}, ${name(i)}: ${small(e)}`)) : null),
+          errors.map((e, i) => isNumber(e) ? marker(m, toX(i), toY(e), 4,
+              `${names[m]}, ${name(i)}: ${small(e)}`) : null),
         ]).flat(2));
     return figure({
       title: "Error of the hidden states",
@@ -256,11 +277,8 @@
               {x1: toX(p.x) - 5, x2: toX(p.x) + 5, y1: toY(p.low),
                y2: toY(p.low), stroke: color(p.index),
                "stroke-width": 2}) : null,
-          svg("circle", {cx: toX(p.x), cy: toY(p.y), r: 6,
-                         fill: color(p.index), stroke: "var(--surface)",
-                         "stroke-width": 2},
-              svg("title", {}, `${p.name}: ${format(p.y)} at ${
-                  percent(p.x)}`)),
+          marker(p.index, toX(p.x), toY(p.y), 6,
+                 `${p.name}: ${format(p.y)} at ${percent(p.x)}`),
         ]).flat());
     return figure({
       title, note, draw,
@@ -400,9 +418,7 @@
             cut),
         report.models.length > 1 ? html("nav", {"aria-label": "Models"},
             report.models.map((model, i) => html("a", {href: `#model-${i}`},
-                html("span", {class: "swatch",
-                              style: `background:${color(i)}`}),
-                model.name))) : null);
+                key(i), model.name))) : null);
   };
 
   const cards = () => html("div", {class: "cards"},
@@ -506,9 +522,7 @@
   };
 
   const section = (model, index) => html("section", {id: `model-${index}`},
-      html("h2", {}, html("span", {class: "swatch",
-                                   style: `background:${color(index)}`}),
-          model.name),
+      html("h2", {}, key(index), model.name),
       html("div", {class: "plots"},
           embeds ? histogram(model, index) : null, ranks(model),
           facts(model), worst(model)));
