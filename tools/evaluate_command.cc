@@ -1,5 +1,7 @@
 // svdctl evaluate: see tools/evaluate/.
+#include <cstdint>
 #include <cstdio>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,6 +27,10 @@ absl::Status CheckOutputs(const Flags& flags) {
   for (const std::string& path : {flags.json, flags.html}) {
     if (path.empty()) continue;
     if (absl::Status s = CheckWritable(path); !s.ok()) return s;
+  }
+  if (!flags.json.empty() && flags.json == flags.html) {
+    return absl::InvalidArgumentError("--json and --html name the same file: " +
+                                      flags.json);
   }
   return absl::OkStatus();
 }
@@ -78,6 +84,7 @@ CLI::App* AddEvaluateCommand(CLI::App& app, int* exit_code) {
   command
       ->add_option("--seed", flags->options.seed,
                    "Of the samples that are taken of many texts")
+      ->check(CLI::Range(int64_t{0}, std::numeric_limits<int64_t>::max()))
       ->capture_default_str();
   command->callback([flags, exit_code] {
     const absl::Status status = Run(*flags);

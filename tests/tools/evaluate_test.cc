@@ -261,9 +261,16 @@ TEST_F(EvaluateTest, RefusesADamagedReportOfTheCompression) {
               HasSubstr("compression.json is no JSON object"));
 }
 
-TEST_F(EvaluateTest, AModelThatIsNotThere) {
-  EXPECT_THAT(ErrorOf(root_ / "none", root_ / "none").message(),
-              HasSubstr("none"));
+TEST_F(EvaluateTest, AModelThatIsNotThereIsMissedBeforeTheWork) {
+  const std::string model = std::string(kGolden) + "mean_normalize";
+  EXPECT_THAT(ErrorOf(root_ / "none", model).message(),
+              HasSubstr("none/config.json: no such file"));
+  const auto refusal =
+      Evaluate(model, {model, root_ / "none"}, texts_,
+               {.progress = [](const std::string& what) { FAIL() << what; }});
+  EXPECT_EQ(refusal.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(refusal.status().message(),
+              HasSubstr("none/config.json: no such file"));
 }
 
 TEST_F(EvaluateTest, SpectraFallFromTheLargestValue) {
@@ -274,9 +281,14 @@ TEST_F(EvaluateTest, SpectraFallFromTheLargestValue) {
     weight[i * 64 + (i * 7 + 3) % 64] = i % 2 == 0 ? i + 1.0F : -(i + 1.0F);
   }
   model.Set("encoder.layer.1.attention.self.key.weight", weight);
-  const auto spectra = SpectraOf(model.Write(root_ / "tiny"));
+  const auto spectra = SpectraOf(model.Write(root_ / "tiny"), 2);
   ASSERT_TRUE(spectra.ok()) << spectra.status();
   ASSERT_EQ(spectra->size(), 12);
+  const auto alone = SpectraOf(root_ / "tiny", 1);
+  ASSERT_TRUE(alone.ok()) << alone.status();
+  for (int i = 0; i < 12; ++i) {
+    EXPECT_EQ(alone->at(i).values, spectra->at(i).values) << "every bit";
+  }
   const Spectrum& key = spectra->at(7);
   EXPECT_EQ(key.layer, 1);
   EXPECT_STREQ(key.kind, "key");
@@ -309,6 +321,12 @@ TEST_F(EvaluateFilesTest, NoTextIsAnError) {
               HasSubstr("No such file"));
   EXPECT_THAT(ReadTexts(root_).status().message(),
               HasSubstr("is a directory; --text wants a file"));
+  const std::string binary(
+      "\x7f"
+      "ELF\0\0text\n",
+      11);
+  EXPECT_THAT(ReadTexts(Write("text\n" + binary)).status().message(),
+              HasSubstr("holds a zero byte"));
 }
 
 TEST_F(EvaluateFilesTest, TextsAreShortenedByCodePoints) {

@@ -1,10 +1,12 @@
 #include "tools/evaluate/evaluate.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
 #include <numeric>
+#include <system_error>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -172,17 +174,12 @@ class Evaluator {
               .tokens = *std::move(tokens),
               .outputs = *std::move(outputs),
               .sample = {}};
-    const int threads = (*runner)->threads();
+    threads_ = (*runner)->threads();
     runner->reset();  // one model in memory at a time
     absl::StatusOr<LayerSample> sample = MakeLayerSample(
-        directory, dense_.shape, dense_.tokens, threads, options_.seed);
+        directory, dense_.shape, dense_.tokens, threads_, options_.seed);
     if (!sample.ok()) return sample.status();
     dense_.sample = *std::move(sample);
-    if (!options_.spectra) return absl::OkStatus();
-    Say("singular values of", directory);
-    absl::StatusOr<std::vector<Spectrum>> spectra = SpectraOf(directory);
-    if (!spectra.ok()) return spectra.status();
-    spectra_ = *std::move(spectra);
     return absl::OkStatus();
   }
 
@@ -200,7 +197,6 @@ class Evaluator {
     if (!outputs.ok()) return outputs.status();
     ModelEvaluation result;
     result.facts = (*runner)->facts();
-    const int threads = (*runner)->threads();
     runner->reset();
     Say("comparing", directory);
     result.ratio = static_cast<double>(result.facts.matrix_parameters) /
@@ -210,10 +206,17 @@ class Evaluator {
     } else {
       CompareClasses(dense_, *outputs, texts_, &result);
     }
-    auto errors = LayerErrors(dense_.sample, directory, threads);
+    auto errors = LayerErrors(dense_.sample, directory, threads_);
     if (!errors.ok()) return errors.status();
     result.layer_errors = *std::move(errors);
     return result;
+  }
+
+  // Of the dense model's matrices; none, if they are not wanted.
+  absl::StatusOr<std::vector<Spectrum>> Spectra() {
+    if (!options_.spectra) return std::vector<Spectrum>();
+    Say("singular values of", dense_.directory);
+    return SpectraOf(dense_.directory, threads_);
   }
 
   // What is of the texts and the dense model.
@@ -228,7 +231,7 @@ class Evaluator {
             .task = dense_.config.task,
             .labels = dense_.config.labels,
             .dense = facts_,
-            .spectra = spectra_,
+            .spectra = {},
             .models = {}};
   }
 
@@ -243,8 +246,19 @@ class Evaluator {
   const EvaluateOptions& options_;
   Reference dense_;
   ModelFacts facts_;
-  std::vector<Spectrum> spectra_;
+  int threads_ = 1;
 };
+
+// Before the work: a misspelt directory should not cost the minutes that a
+// large dense model takes.
+absl::Status CheckIsThere(const std::string& directory) {
+  std::error_code error;
+  const std::filesystem::path config =
+      std::filesystem::path(directory) / "config.json";
+  if (std::filesystem::exists(config, error)) return absl::OkStatus();
+  return absl::NotFoundError(absl::StrCat(
+      config.string(), ": no such file; give the directory of a model"));
+}
 
 }  // namespace
 
@@ -255,6 +269,10 @@ absl::StatusOr<Evaluation> Evaluate(const std::string& dense,
   if (texts.texts.empty()) {
     return absl::InvalidArgumentError("there is no text to compare by");
   }
+  if (absl::Status s = CheckIsThere(dense); !s.ok()) return s;
+  for (const std::string& directory : compressed) {
+    if (absl::Status s = CheckIsThere(directory); !s.ok()) return s;
+  }
   Evaluator evaluator(texts, options);
   if (absl::Status s = evaluator.RunDense(dense); !s.ok()) return s;
   Evaluation result = evaluator.Start();
@@ -264,6 +282,10 @@ absl::StatusOr<Evaluation> Evaluate(const std::string& dense,
     result.models.push_back(*std::move(model));
   }
   NameApart(compressed, &result);
+  // Last: all that can be wrong with the models was seen by now.
+  absl::StatusOr<std::vector<Spectrum>> spectra = evaluator.Spectra();
+  if (!spectra.ok()) return spectra.status();
+  result.spectra = *std::move(spectra);
   return result;
 }
 

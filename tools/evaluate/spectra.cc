@@ -9,6 +9,8 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/model/model.h"
+#include "kernels/team.h"
+#include "tools/compress/linear_algebra.h"
 #include "tools/evaluate/model_facts.h"
 
 namespace svdserve {
@@ -40,18 +42,30 @@ absl::StatusOr<std::vector<double>> SingularValues(const Linear& linear) {
 
 }  // namespace
 
-absl::StatusOr<std::vector<Spectrum>> SpectraOf(const std::string& directory) {
+absl::StatusOr<std::vector<Spectrum>> SpectraOf(const std::string& directory,
+                                                int threads) {
   const absl::StatusOr<Model> model = LoadModel(directory);
   if (!model.ok()) return model.status();
   std::vector<Spectrum> spectra;
+  std::vector<const Linear*> matrices;
   for (size_t i = 0; i < model->layers.size(); ++i) {
     for (const EncoderMatrix& kind : kEncoderMatrices) {
       const Linear& linear = model->layers[i].*kind.linear;
       if (linear.rank != 0) continue;
-      auto values = SingularValues(linear);
-      if (!values.ok()) return values.status();
-      spectra.push_back({static_cast<int>(i), kind.name, *std::move(values)});
+      spectra.push_back({static_cast<int>(i), kind.name, {}});
+      matrices.push_back(&linear);
     }
+  }
+  KeepLapackSingleThreaded();
+  kernels::Team team(threads, "spectra");
+  std::vector<absl::Status> statuses(matrices.size());
+  team.ParallelFor(static_cast<int>(matrices.size()), [&](int, int i) {
+    auto values = SingularValues(*matrices[i]);
+    statuses[i] = values.status();
+    if (values.ok()) spectra[i].values = *std::move(values);
+  });
+  for (const absl::Status& status : statuses) {
+    if (!status.ok()) return status;
   }
   return spectra;
 }

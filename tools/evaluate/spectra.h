@@ -17,8 +17,10 @@ struct Spectrum {
 };
 
 // Of every dense matrix of the encoder; by layer, then kind. By LAPACK, in
-// single precision. INTERNAL if LAPACK does not converge.
-absl::StatusOr<std::vector<Spectrum>> SpectraOf(const std::string& directory);
+// single precision, one matrix a thread: the values do not depend on `threads`.
+// INTERNAL if LAPACK does not converge.
+absl::StatusOr<std::vector<Spectrum>> SpectraOf(const std::string& directory,
+                                                int threads);
 
 }  // namespace svdserve
 

@@ -15,11 +15,11 @@
 namespace svdserve {
 namespace {
 
-absl::Status Unreadable(const std::string& path, const std::string& reason) {
-  return absl::NotFoundError(
-      absl::StrCat(path, ": ", reason,
-                   "; --text wants a file with one text a "
-                   "line"));
+absl::Status Unreadable(absl::StatusCode code, const std::string& path,
+                        const std::string& reason) {
+  return absl::Status(code, absl::StrCat(path, ": ", reason,
+                                         "; --text wants a file with one text "
+                                         "a line"));
 }
 
 }  // namespace
@@ -27,19 +27,30 @@ absl::Status Unreadable(const std::string& path, const std::string& reason) {
 absl::StatusOr<TextSet> ReadTexts(const std::string& path) {
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) {
-    return Unreadable(path, "is a directory");
+    return Unreadable(absl::StatusCode::kInvalidArgument, path,
+                      "is a directory");
   }
   std::ifstream file(path, std::ios::binary);
-  if (!file) return Unreadable(path, std::strerror(errno));
+  if (!file) {
+    return Unreadable(absl::ErrnoToStatusCode(errno), path,
+                      std::strerror(errno));
+  }
   TextSet set = {.source = std::filesystem::path(path).filename().string(),
                  .texts = {}};
   std::string line;
   while (std::getline(file, line)) {
     if (!line.empty() && line.back() == '\r') line.pop_back();
+    if (line.find('\0') != std::string::npos) {
+      return Unreadable(absl::StatusCode::kInvalidArgument, path,
+                        "holds a zero byte, so it is no text in UTF-8");
+    }
     if (absl::StripAsciiWhitespace(line).empty()) continue;
     set.texts.push_back(line);
   }
-  if (file.bad()) return Unreadable(path, "cannot be read to its end");
+  if (file.bad()) {
+    return Unreadable(absl::StatusCode::kDataLoss, path,
+                      "cannot be read to its end");
+  }
   if (set.texts.empty()) {
     return absl::InvalidArgumentError(absl::StrCat(
         path, " holds no text; it needs at least one line that is not blank"));
