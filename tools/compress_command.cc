@@ -1,13 +1,19 @@
 // svdctl compress: see tools/compress/.
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
+#include <csignal>
+#include <cstdint>
 #include <cstdio>
+#include <limits>
 #include <memory>
+#include <optional>
 #include <string>
+#include <tuple>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -24,15 +30,31 @@ namespace {
 std::atomic<bool> interrupted{false};
 static_assert(std::atomic<bool>::is_always_lock_free);
 
-// The first SIGINT or SIGTERM ends the work in order: nothing is left behind.
-// A second one kills.
-void StopOnSignals() {
-  struct sigaction action = {};
-  action.sa_handler = [](int) { interrupted = true; };
-  action.sa_flags = SA_RESETHAND;
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
-}
+// While it lives, the first SIGINT or SIGTERM ends the work in order: nothing
+// is left behind. A second one kills. A limit on the size of files is an error
+// of the write, not a signal that kills.
+class StopOnSignals {
+ public:
+  StopOnSignals() {
+    struct sigaction action = {};
+    action.sa_handler = [](int) {
+      interrupted = true;
+      constexpr char kStopping[] = "\nstopping; a second signal kills\n";
+      const int saved = errno;
+      std::ignore = write(STDERR_FILENO, kStopping, sizeof(kStopping) - 1);
+      errno = saved;
+    };
+    action.sa_flags = SA_RESETHAND;
+    sigaction(SIGINT, &action, nullptr);
+    sigaction(SIGTERM, &action, nullptr);
+    std::signal(SIGXFSZ, SIG_IGN);
+  }
+  ~StopOnSignals() {
+    for (const int signal : {SIGINT, SIGTERM}) std::signal(signal, SIG_DFL);
+  }
+  StopOnSignals(const StopOnSignals&) = delete;
+  StopOnSignals& operator=(const StopOnSignals&) = delete;
+};
 
 // One line on stderr: rewritten in place on a terminal, else a new line for
 // each tenth of the work.
@@ -106,13 +128,14 @@ int Run(Flags flags) {
     flags.options.dtype = *dtype;
   }
   if (absl::Status s = CheckPage(flags); !s.ok()) return Fail(s);
-  StopOnSignals();
+  std::optional<StopOnSignals> stop_on_signals(std::in_place);
   ProgressLine progress;
   flags.options.progress = [&progress](double share) {
     progress.Show(share);
     return !interrupted;
   };
   absl::StatusOr<CompressionReport> report = CompressModel(flags.options);
+  stop_on_signals.reset();  // OUT is complete: a comparison may be killed
   progress.End();
   if (!report.ok()) return Fail(report.status());
   std::fputs((flags.json ? report->ToJson() : report->ToTable()).c_str(),
@@ -174,6 +197,7 @@ CLI::App* AddCompressCommand(CLI::App& app, int* exit_code) {
   command
       ->add_option("--seed", options.calibration.seed,
                    "Of the sample of the calibration text")
+      ->check(CLI::Range(int64_t{0}, std::numeric_limits<int64_t>::max()))
       ->capture_default_str();
   command->add_option("--dtype", flags->dtype,
                       "Type of all weights in OUT: F32, F16 or BF16 "

@@ -50,6 +50,21 @@ TEST_F(CalibrationTextTest, ReadsAllFilesBelowADirectory) {
   EXPECT_EQ(text.texts.size(), 2);
 }
 
+TEST_F(CalibrationTextTest, FilesThatAreNoTextAreRefusedAndPassedOver) {
+  const std::string binary(
+      "\x7f"
+      "ELF\0\0text\n",
+      11);
+  const std::string path = Write("d/program", binary);
+  const absl::Status refusal = ReadCalibrationText(path, 10, 1).status();
+  EXPECT_EQ(refusal.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(refusal.message(), HasSubstr("program: holds a zero byte"));
+  EXPECT_THAT(ReadCalibrationText(root_ / "d", 10, 1).status().message(),
+              HasSubstr("holds no text"));
+  Write("d/a", "one text\n");
+  EXPECT_THAT(ReadOrDie(root_ / "d").texts, ElementsAre("one text"));
+}
+
 TEST_F(CalibrationTextTest, SplitsLongLinesBetweenWords) {
   std::string line;
   for (int i = 0; i < 1000; ++i) absl::StrAppend(&line, "word", i, " ");

@@ -10,6 +10,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "tests/tools/file_size_limit.h"
 #include "tests/tools/tiny_model.h"
 #include "tools/compress/compress.h"
 #include "tools/compress/encoder_compression.h"
@@ -224,6 +225,21 @@ TEST_F(CompressCalibratedTest, RefusesActivationsThatOverflow) {
   EXPECT_EQ(refusal.code(), absl::StatusCode::kInvalidArgument) << refusal;
   EXPECT_THAT(refusal.message(), HasSubstr("activations"));
   ExpectNothingButTheInput();
+}
+
+TEST_F(CompressCalibratedTest, FailedWriteLeavesNothing) {
+  model_.Write(root_ / "in");
+  for (const char* method : {"auto", "whitened", "component"}) {
+    options_.method = method;
+    absl::Status status;
+    {
+      const FileSizeLimit limit(20000);
+      status = CompressModel(options_).status();
+    }
+    EXPECT_THAT(status.message(), HasSubstr("model.safetensors")) << method;
+    EXPECT_THAT(status.message(), HasSubstr("cannot be written")) << method;
+    ExpectNothingButTheInput();
+  }
 }
 
 TEST_F(CompressCalibratedTest, ProgressGrowsToOneAndInterruptionLeavesNothing) {

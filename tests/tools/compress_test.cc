@@ -1,8 +1,5 @@
 #include "tools/compress/compress.h"
 
-#include <sys/resource.h>
-
-#include <csignal>
 #include <limits>
 #include <set>
 
@@ -11,6 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "tests/tools/file_size_limit.h"
 #include "tests/tools/tiny_model.h"
 
 namespace svdserve {
@@ -227,6 +225,12 @@ TEST_F(CompressTest, NeverReplacesItsInput) {
   EXPECT_TRUE(fs::exists(root_ / "in" / "model.safetensors"));
 }
 
+TEST_F(CompressTest, WritesNothingIntoItsInput) {
+  options_.output = root_ / "in" / "out";
+  EXPECT_THAT(RefusalOfCompress().message(), HasSubstr("lies in the input"));
+  EXPECT_FALSE(fs::exists(options_.output));
+}
+
 TEST_F(CompressTest, ProgressGrowsToOne) {
   double last = 0;
   int calls = 0;
@@ -259,17 +263,13 @@ TEST_F(CompressTest, InterruptionAtTheEndLeavesTheOldOutput) {
   EXPECT_THAT(Names(root_), UnorderedElementsAre("in", "out"));
 }
 
-// A limit on the size of files stands in for a full disk.
 TEST_F(CompressTest, FailedWriteLeavesNothing) {
   model_.Write(root_ / "in");
-  rlimit old_limit;
-  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &old_limit), 0);
-  const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
-  const rlimit limit = {.rlim_cur = 20000, .rlim_max = old_limit.rlim_max};
-  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
-  const absl::Status status = CompressModel(options_).status();
-  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &old_limit), 0);
-  std::signal(SIGXFSZ, old_handler);
+  absl::Status status;
+  {
+    const FileSizeLimit limit(20000);
+    status = CompressModel(options_).status();
+  }
   EXPECT_FALSE(status.ok());
   EXPECT_THAT(status.message(), HasSubstr("model.safetensors"));
   EXPECT_THAT(Names(root_), UnorderedElementsAre("in"));

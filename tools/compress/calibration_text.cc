@@ -1,6 +1,7 @@
 #include "tools/compress/calibration_text.h"
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -101,6 +102,15 @@ std::vector<fs::path> FilesBelow(
   return files;
 }
 
+// Whether there is no zero byte near its beginning: what Git takes for text.
+bool IsText(const fs::path& path) {
+  std::array<char, 8000> start;
+  std::ifstream file(path, std::ios::binary);
+  file.read(start.data(), start.size());
+  return std::string_view(start.data(), file.gcount()).find('\0') ==
+         std::string_view::npos;
+}
+
 void AddLines(const fs::path& path, Reservoir* texts) {
   std::ifstream file(path, std::ios::binary);
   std::string line;
@@ -195,17 +205,24 @@ absl::Status AddUserText(const std::string& path, Reservoir* texts) {
     return absl::NotFoundError(
         absl::StrCat("calibration text ", path, ": no such file or directory"));
   }
-  if (!fs::is_directory(path, error)) {
-    if (!std::ifstream(path)) {
-      return absl::PermissionDeniedError(
-          absl::StrCat("calibration text ", path, ": cannot be read"));
-    }
-    AddLines(path, texts);
+  if (fs::is_directory(path, error)) {
+    for (const fs::path& file : FilesBelow(path, IsText)) AddLines(file, texts);
     return absl::OkStatus();
   }
-  for (const fs::path& file :
-       FilesBelow(path, [](const fs::path&) { return true; })) {
-    AddLines(file, texts);
+  // Opened once: it may be a pipe.
+  std::ifstream file(path, std::ios::binary);
+  if (!file) {
+    return absl::PermissionDeniedError(
+        absl::StrCat("calibration text ", path, ": cannot be read"));
+  }
+  std::string line;
+  while (std::getline(file, line)) {
+    if (line.find('\0') != std::string::npos) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("calibration text ", path,
+                       ": holds a zero byte, so it is no text in UTF-8"));
+    }
+    texts->Add(line);
   }
   return absl::OkStatus();
 }

@@ -22,19 +22,31 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Replacing the output must not remove the input.
+// Whether `path` is `directory` or lies below it; both canonical.
+bool LiesIn(const fs::path& path, const fs::path& directory) {
+  const auto [p, d] = std::mismatch(path.begin(), path.end(), directory.begin(),
+                                    directory.end());
+  return d == directory.end();
+}
+
+// Replacing the output must not remove the input, and the input stays as it is.
 absl::Status CheckInputIsSafe(const CompressOptions& options) {
   std::error_code error;
   const fs::path in = fs::weakly_canonical(options.input, error);
   if (error) return absl::ErrnoToStatus(error.value(), options.input);
   const fs::path out = fs::weakly_canonical(options.output, error);
   if (error) return absl::ErrnoToStatus(error.value(), options.output);
-  const auto [i, o] =
-      std::mismatch(in.begin(), in.end(), out.begin(), out.end());
-  if (o != out.end()) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("the input ", options.input, " is, or lies in, the output ",
-                   options.output, "; give another output"));
+  if (LiesIn(in, out)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the input ", options.input, " is, or lies in, the output ",
+        options.output, "; give another output"));
+  }
+  if (LiesIn(out, in)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the output ", options.output, " lies in the input ",
+                     options.input, "; give another output"));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckDense(const Model& model, const std::string& input) {

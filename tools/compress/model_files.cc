@@ -27,9 +27,16 @@ bool IsWanted(const fs::path& file) {
                    file.extension().string()) != kExtensions.end();
 }
 
-absl::Status CopyFailed(const fs::path& path, const std::error_code& error) {
-  return absl::ErrnoToStatus(error.value(),
-                             absl::StrCat(path.string(), ": cannot be copied"));
+absl::Status CopyFailed(const fs::path& path, const fs::path& to,
+                        std::error_code error) {
+  // libstdc++ calls a copy that was cut short an input/output error.
+  std::error_code ignored;
+  if (fs::space(to, ignored).available == 0) {
+    error = std::make_error_code(std::errc::no_space_on_device);
+  }
+  return absl::ErrnoToStatus(
+      error.value(),
+      absl::StrCat(path.string(), ": cannot be copied to ", to.string()));
 }
 
 absl::Status CopyWantedFiles(const fs::path& from, const fs::path& to) {
@@ -40,9 +47,9 @@ absl::Status CopyWantedFiles(const fs::path& from, const fs::path& to) {
     std::error_code failed;
     if (!fs::is_regular_file(file, failed) || !IsWanted(file)) continue;
     fs::copy_file(file, to / file.filename(), failed);
-    if (failed) return CopyFailed(file, failed);
+    if (failed) return CopyFailed(file, to, failed);
   }
-  return error ? CopyFailed(from, error) : absl::OkStatus();
+  return error ? CopyFailed(from, to, error) : absl::OkStatus();
 }
 
 // A path as modules.json has it: one directory below the model's.
@@ -54,7 +61,7 @@ bool IsModuleDirectory(const std::string& path) {
 absl::Status CopyModule(const fs::path& from, const fs::path& to) {
   std::error_code error;
   fs::copy(from, to, fs::copy_options::recursive, error);
-  return error ? CopyFailed(from, error) : absl::OkStatus();
+  return error ? CopyFailed(from, to, error) : absl::OkStatus();
 }
 
 }  // namespace

@@ -104,7 +104,7 @@ absl::StatusOr<fs::path> MakeSibling(const fs::path& target) {
     if (mkdir(name.c_str(), 0777) == 0) return fs::path(name);
     if (errno != EEXIST) break;
   }
-  return SystemError(name, errno);
+  return SystemError(absl::StrCat(target.string(), " cannot be made"), errno);
 }
 
 }  // namespace
