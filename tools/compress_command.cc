@@ -36,24 +36,26 @@ static_assert(std::atomic<bool>::is_always_lock_free);
 class StopOnSignals {
  public:
   StopOnSignals() {
-    struct sigaction action = {};
-    action.sa_handler = [](int) {
-      interrupted = true;
-      constexpr char kStopping[] = "\nstopping; a second signal kills\n";
-      const int saved = errno;
-      std::ignore = write(STDERR_FILENO, kStopping, sizeof(kStopping) - 1);
-      errno = saved;
-    };
-    action.sa_flags = SA_RESETHAND;
-    sigaction(SIGINT, &action, nullptr);
-    sigaction(SIGTERM, &action, nullptr);
+    HandleWith(Stop);
     std::signal(SIGXFSZ, SIG_IGN);
   }
-  ~StopOnSignals() {
-    for (const int signal : {SIGINT, SIGTERM}) std::signal(signal, SIG_DFL);
-  }
+  ~StopOnSignals() { HandleWith(SIG_DFL); }
   StopOnSignals(const StopOnSignals&) = delete;
   StopOnSignals& operator=(const StopOnSignals&) = delete;
+
+ private:
+  static void HandleWith(void (*handler)(int)) {
+    std::signal(SIGINT, handler);
+    std::signal(SIGTERM, handler);
+  }
+  static void Stop(int) {
+    const int saved = errno;
+    HandleWith(SIG_DFL);
+    interrupted = true;
+    constexpr char kStopping[] = "\nstopping; a second signal kills\n";
+    std::ignore = write(STDERR_FILENO, kStopping, sizeof(kStopping) - 1);
+    errno = saved;
+  }
 };
 
 // One line on stderr: rewritten in place on a terminal, else a new line for
