@@ -1,4 +1,5 @@
 // The methods that look at activations, from directory to directory.
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <random>
@@ -167,6 +168,13 @@ TEST_F(CompressCalibratedTest, LeastCosineIsKeptWithFewParameters) {
   options_.force = true;
   options_.budget->value = 0.98;
   EXPECT_GE(CompressOrDie().kept_ratio(), report.kept_ratio());
+}
+
+TEST_F(CompressCalibratedTest, LeastCosineThatNoRatioReachesIsRefused) {
+  options_.budget = Budget{Budget::Kind::kCosine, std::nextafter(1.0, 0.0)};
+  EXPECT_THAT(Compress().status().message(),
+              HasSubstr("is not reached: ratio 0.95 gives"));
+  ExpectNothingButTheInput();
 }
 
 TEST_F(CompressCalibratedTest, ActivationBytesAreWithinTheBudget) {

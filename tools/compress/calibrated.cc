@@ -13,6 +13,7 @@
 #include "tools/compress/form_allocation.h"
 #include "tools/compress/linear_algebra.h"
 #include "tools/compress/profile.h"
+#include "tools/compress/ratio_search.h"
 
 namespace svdserve {
 namespace {
@@ -24,13 +25,15 @@ constexpr double kWeighingWork = 5e12;
 constexpr int kFewestSampleTokens = 256;
 constexpr int kMostSampleTokens = 2048;
 
-// The ratios that a search looks at.
-constexpr double kHighestRatio = 0.95;
-constexpr double kLowestRatio = 0.05;
-constexpr double kRatioStep = 0.01;
+// The ratios that a search looks at, in hundredths.
+constexpr int kHighestRatio = 95;
+constexpr int kLowestRatio = 5;
+constexpr double Ratio(int hundredths) { return hundredths / 100.0; }
 
-// The share of the work that is the profile, if one compression follows.
+// The share of the work that is the profile, if one compression follows and if
+// a search does.
 constexpr double kProfileShare = 0.3;
+constexpr double kSearchProfileShare = 0.1;
 
 EncoderSizes SizesOfEncoder(const Model& model) {
   return {.layer = SizesOf(model.layers.front()),
@@ -73,6 +76,11 @@ int SampleTokens(const Model& model) {
       std::clamp<double>(tokens, kFewestSampleTokens, kMostSampleTokens));
 }
 
+struct Attempt {
+  CalibratedResult result;
+  bool narrow_heads = false;  // whether its allocation was free to
+};
+
 // One compression of a model, with what does not change from one attempt at a
 // budget to the next.
 class Compression {
@@ -88,8 +96,12 @@ class Compression {
   absl::StatusOr<CalibratedResult> Run() {
     if (absl::Status s = Profile(); !s.ok()) return s;
     switch (options_.budget.kind) {
-      case Budget::Kind::kRatio:
-        return BestAt(options_.budget.value, kProfileShare, 1);
+      case Budget::Kind::kRatio: {
+        absl::StatusOr<Attempt> attempt =
+            BestAt(options_.budget.value, std::nullopt, kProfileShare, 1);
+        if (!attempt.ok()) return attempt.status();
+        return std::move(attempt->result);
+      }
       case Budget::Kind::kActivationBytes:
         return WithinActivationBytes();
       case Budget::Kind::kCosine:
@@ -107,10 +119,10 @@ class Compression {
   absl::Status Profile();
   absl::StatusOr<CalibratedResult> WithinActivationBytes();
   absl::StatusOr<CalibratedResult> AtLeastCosine();
-  // The better one on held-out text, if `auto` narrows heads: with and without.
-  // Its work is from `begin` to `end` of all.
-  absl::StatusOr<CalibratedResult> BestAt(double ratio, double begin,
-                                          double end);
+  // Without `narrow_heads`, `auto` tries both and keeps the better one on
+  // held-out text. The work is from `begin` to `end` of all.
+  absl::StatusOr<Attempt> BestAt(double ratio, std::optional<bool> narrow_heads,
+                                 double begin, double end);
   absl::StatusOr<CalibratedResult> Compress(const FormAllocation& allocation,
                                             double ratio, double begin,
                                             double end);
@@ -136,8 +148,9 @@ absl::Status Compression::Profile() {
     tokens += batch.tokens();
   }
   const double layers = static_cast<double>(model_.layers.size());
-  const double share =
-      options_.budget.kind == Budget::Kind::kCosine ? 0.1 : kProfileShare;
+  const double share = options_.budget.kind == Budget::Kind::kCosine
+                           ? kSearchProfileShare
+                           : kProfileShare;
   absl::StatusOr<std::vector<LayerProfile>> profiles = ProfileEncoder(
       model_, part, FirstSequences(calibration_.fit, SampleTokens(model_)),
       options_.method != CalibratedMethod::kWhitened,
@@ -177,12 +190,14 @@ absl::StatusOr<CalibratedResult> Compression::Compress(
   return result;
 }
 
-absl::StatusOr<CalibratedResult> Compression::BestAt(double ratio, double begin,
-                                                     double end) {
-  const absl::StatusOr<FormAllocation> first = Allocate(ratio, true);
+absl::StatusOr<Attempt> Compression::BestAt(double ratio,
+                                            std::optional<bool> narrow_heads,
+                                            double begin, double end) {
+  const bool narrow = narrow_heads.value_or(true);
+  const absl::StatusOr<FormAllocation> first = Allocate(ratio, narrow);
   if (!first.ok()) return first.status();
   std::optional<FormAllocation> second;
-  if (options_.method == CalibratedMethod::kAuto) {
+  if (!narrow_heads && options_.method == CalibratedMethod::kAuto) {
     absl::StatusOr<FormAllocation> factors = Allocate(ratio, false);
     if (factors.ok() && factors->forms != first->forms) {
       second = *std::move(factors);
@@ -191,18 +206,23 @@ absl::StatusOr<CalibratedResult> Compression::BestAt(double ratio, double begin,
   const double middle = second ? (begin + end) / 2 : end;
   absl::StatusOr<CalibratedResult> best =
       Compress(*first, ratio, begin, middle);
-  if (!best.ok() || !second) return best;
+  if (!best.ok()) return best.status();
+  if (!second) return Attempt{*std::move(best), narrow};
   absl::StatusOr<CalibratedResult> other =
       Compress(*second, ratio, middle, end);
-  if (!other.ok()) return other;
-  return other->held_out_cosine > best->held_out_cosine ? other : best;
+  if (!other.ok()) return other.status();
+  if (other->held_out_cosine > best->held_out_cosine) {
+    return Attempt{*std::move(other), false};
+  }
+  return Attempt{*std::move(best), true};
 }
 
 // From the highest ratio down: bytes need not fall with each step.
 absl::StatusOr<CalibratedResult> Compression::WithinActivationBytes() {
   double least = 0;
-  for (double ratio = kHighestRatio; ratio >= kLowestRatio;
-       ratio -= kRatioStep) {
+  for (int hundredths = kHighestRatio; hundredths >= kLowestRatio;
+       --hundredths) {
+    const double ratio = Ratio(hundredths);
     const absl::StatusOr<FormAllocation> allocation = Allocate(ratio, true);
     if (!allocation.ok()) break;  // too small a ratio
     const absl::StatusOr<double> bytes =
@@ -216,37 +236,45 @@ absl::StatusOr<CalibratedResult> Compression::WithinActivationBytes() {
   return absl::InvalidArgumentError(absl::StrFormat(
       "no ratio from %g to %g needs at most %g activation bytes a token; the "
       "least is %.0f",
-      kLowestRatio, kHighestRatio, options_.budget.value, least));
+      Ratio(kLowestRatio), Ratio(kHighestRatio), options_.budget.value, least));
 }
 
 absl::StatusOr<CalibratedResult> Compression::AtLeastCosine() {
-  constexpr int kHalvings = 6;  // to a hundredth of the ratio
-  constexpr double kStep = 0.9 / (kHalvings + 1);
-  double begin = 0.1;
-  absl::StatusOr<CalibratedResult> best =
-      BestAt(kHighestRatio, begin, begin + kStep);
-  if (!best.ok()) return best;
-  if (best->held_out_cosine < options_.budget.value) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "a mean cosine of %g is not reached: ratio %g gives %.4f on held-out "
-        "calibration text",
-        options_.budget.value, kHighestRatio, best->held_out_cosine));
-  }
-  double low = kLowestRatio;
-  double high = kHighestRatio;
-  for (int i = 0; i < kHalvings; ++i) {
-    begin += kStep;
-    const double ratio = (low + high) / 2;
-    absl::StatusOr<CalibratedResult> next = BestAt(ratio, begin, begin + kStep);
-    if (absl::IsCancelled(next.status())) return next;
-    if (next.ok() && next->held_out_cosine >= options_.budget.value) {
-      best = std::move(next);
-      high = ratio;
-    } else {
-      low = ratio;
+  const double target = 1 - options_.budget.value;
+  std::vector<double> predicted;
+  int first = kHighestRatio + 1;
+  while (first > kLowestRatio) {
+    const absl::StatusOr<FormAllocation> allocation =
+        Allocate(Ratio(first - 1), true);
+    if (!allocation.ok()) {  // too small a ratio
+      if (predicted.empty()) return allocation.status();
+      break;
     }
+    predicted.insert(predicted.begin(), allocation->predicted_loss);
+    --first;
   }
-  return best;
+  RatioSearch search(target, first, std::move(predicted));
+  std::optional<Attempt> best;
+  std::optional<bool> narrow_heads;  // as at the first ratio
+  double cosine = 0;
+  double begin = kSearchProfileShare;
+  while (const std::optional<int> hundredths = search.Next()) {
+    const double end = begin + (1 - begin) / 3;
+    absl::StatusOr<Attempt> attempt =
+        BestAt(Ratio(*hundredths), narrow_heads, begin, end);
+    if (!attempt.ok()) return attempt.status();
+    begin = end;
+    narrow_heads = attempt->narrow_heads;
+    cosine = attempt->result.held_out_cosine;
+    search.Measured(*hundredths, 1 - cosine);
+    if (search.Found() == *hundredths) best = *std::move(attempt);
+  }
+  if (best) return std::move(best->result);
+  // The highest ratio was the last one.
+  return absl::InvalidArgumentError(absl::StrFormat(
+      "a mean cosine of %g is not reached: ratio %g gives %.4f on held-out "
+      "calibration text",
+      options_.budget.value, Ratio(kHighestRatio), cosine));
 }
 
 }  // namespace
