@@ -194,7 +194,7 @@ def grapheme_class(c, count):
     return EXTEND if count("©" + s + zwj + "©" + mark) == 5 else SPACING_MARK
   if count(s + "a") == 1:
     return PREPEND
-  if len(s.encode()) <= 3 and count(s + mark) == 2:
+  if count(s + mark + mark) == 2:  # two marks alone are one unit
     return CONTROL_BREAK
   if count(s + zwj + "©" + mark) == 4:
     return PICTOGRAPH

@@ -98,6 +98,7 @@ std::vector<int> Clusters(std::u32string_view text) {
 TEST(GraphemeTest, FollowsTheRulesOfTheStandard) {
   EXPECT_THAT(Clusters(U"ae\u0301b"), ElementsAre(1, 2, 1));
   EXPECT_THAT(Clusters(U"\r\n\n\u0301"), ElementsAre(2, 1, 1));
+  EXPECT_THAT(Clusters(U"\U0001d177\u0343\u030d"), ElementsAre(1, 2));
   EXPECT_THAT(Clusters(U"\u1100\u1161\u11a8\u1100각\u11a8"),
               ElementsAre(3, 1 + 2));
   EXPECT_THAT(Clusters(U"\u0600a\u0903"), ElementsAre(3));

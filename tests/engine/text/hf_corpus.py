@@ -34,11 +34,11 @@ def words(rng, alphabet, count, longest=14):
 
 
 def code_point_texts():
-  """All code points: alone, between letters, in words, at both ends."""
+  """All code points: alone, between letters, before marks, in words."""
   for at in range(0, len(CODE_POINTS), 8):
     chunk = [chr(c) for c in CODE_POINTS[at:at + 8]]
     yield " ".join(chunk)
-    yield "".join(f"a{c}b " for c in chunk)
+    yield "".join(f"a{c}b {c}\u0343\u030d " for c in chunk)
     yield "hello" + "world".join(chunk) + "ing"
   for c in CODE_POINTS[:0x3400]:
     yield chr(c)
@@ -77,11 +77,12 @@ def mixed_texts(rng, count):
 
 def cluster_texts(rng):
   """Grapheme clusters and what nearly is one: a few of every class."""
-  pool = ["a", "\r", "\n", "\0", "\u0600", "\U000110bd", "\u0301", "\u200c",
-          "\u200d", "\u0903", "\u0c41", "\u1100", "\u1161", "\u11a8", "가",
-          "각", "©", "®", "‼", "😀", "\u0915", "\u094d", "\u09cd", "\u0995",
-          "\u0d4e", "\ufe0f", "\U0001f3fd", "🇩", "\u00ad", "ﬁ", "²", "Å", "e",
-          "\u3099", "が", "ｶ", "\uff9e", "\u1eb9", "\u0345", "\u0f71", " "]
+  pool = ["a", "\r", "\n", "\0", "\U0001d177", "\u0600", "\U000110bd",
+          "\u0301", "\u0343", "\u200c", "\u200d", "\u0903", "\u0c41", "\u1100",
+          "\u1161", "\u11a8", "가", "각", "©", "®", "‼", "😀", "\u0915",
+          "\u094d", "\u09cd", "\u0995", "\u0d4e", "\ufe0f", "\U0001f3fd", "🇩",
+          "\u00ad", "ﬁ", "²", "Å", "e", "\u3099", "が", "ｶ", "\uff9e", "\u1eb9",
+          "\u0345", "\u0f71", " "]
   for _ in range(6000):
     yield "".join(rng.choices(pool, k=rng.randint(2, 9)))
 
