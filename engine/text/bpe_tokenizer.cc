@@ -101,6 +101,7 @@ absl::Status BpeTokenizer::BuildModel() {
   auto bpe = ByteLevelBpe::Build(spec().vocab, spec().bpe);
   if (!bpe.ok()) return bpe.status();
   bpe_ = *std::move(bpe);
+  ByteLevelSplit::Get();  // its tables now, not at the first text
   if (!spec().bpe.trim_offsets) return absl::OkStatus();
   for (const TokenizerSpec::Entry& entry : spec().vocab) {
     if (entry.id > kMaxId) {

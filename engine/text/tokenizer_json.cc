@@ -2,9 +2,9 @@
 #include <array>
 #include <charconv>
 #include <cmath>
-#include <set>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/escaping.h"
 #include "engine/text/json_parts.h"
 #include "engine/text/tokenizer_files.h"
@@ -245,8 +245,9 @@ absl::Status ReadUnigram(const Json& json, TokenizerSpec* spec) {
   if (!unk.ok()) return unk.status();
   options.unk_id = *unk;
   options.byte_fallback = IsSet(json, "byte_fallback");
-  std::set<std::string_view> seen;
   const Json& vocab = json.at("vocab");
+  absl::flat_hash_set<std::string_view> seen;
+  seen.reserve(vocab.size());
   spec->vocab.reserve(vocab.size());
   for (const Json& piece : vocab) {
     const auto& token = piece.at(0).get_ref<const std::string&>();
