@@ -19,7 +19,7 @@ absl::StatusOr<std::optional<std::string>> ReadFile(const std::string& path) {
   if (!file) return std::optional<std::string>();
   std::ostringstream contents;
   contents << file.rdbuf();
-  if (!file || contents.str().empty()) {
+  if (!file || contents.view().empty()) {
     return absl::InvalidArgumentError(path + ": is empty or cannot be read");
   }
   return std::optional<std::string>(std::move(contents).str());
@@ -31,8 +31,10 @@ absl::Status NothingToRead(const std::string& directory) {
   if (std::filesystem::exists(pieces, error)) {
     return absl::UnimplementedError(absl::StrCat(
         pieces,
-        " is not read; save a tokenizer.json beside it with "
-        "AutoTokenizer.from_pretrained(...).save_pretrained(...)"));
+        " is not read; where Python's transformers, sentencepiece and protobuf "
+        "are installed, this makes a tokenizer.json of it: python3 -c \"from "
+        "transformers import AutoTokenizer as T; T.from_pretrained('",
+        directory, "').save_pretrained('", directory, "')\""));
   }
   return absl::NotFoundError(
       absl::StrCat(directory,

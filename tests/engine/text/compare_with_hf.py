@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """Holds our tokenizer against Hugging Face `tokenizers`, id by id.
 
-    compare_with_hf.py PATH_OF_ENCODE_CASES [--quick]
+    compare_with_hf.py PATH_OF_ENCODE_CASES [--quick] [DIRECTORY...]
 
 Makes vocabularies and a large varied corpus (the same on every run), encodes it
 with both and fails on the first differences in ids, type ids or offsets. Where
 SVDSERVE_MODEL names a model's directory, its own tokenizer is compared too.
+Directories that are named are compared instead of the vocabularies made here
+(real_vocabularies.py makes some of the size of published ones): the corpus, and
+every token of theirs, by tokenizer.json and by the vocabulary files beside it.
 Exits with 77 (skipped) where `tokenizers` is not installed.
 """
 
@@ -15,6 +18,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import struct
 import subprocess
 import sys
@@ -84,9 +88,11 @@ class Comparison:
                 for x in (row[0], row[1], *row[2])]
         yield struct.pack(f"<{len(rows)}I", *rows)
 
-  def run(self, name, directory, cases):
+  def run(self, name, directory, cases, reference=None):
+    """Ours of `directory` against the tokenizer.json of `reference`."""
     start = time.time()
-    tokenizer = tokenizers.Tokenizer.from_file(f"{directory}/tokenizer.json")
+    tokenizer = tokenizers.Tokenizer.from_file(
+        f"{reference or directory}/tokenizer.json")
     tokenizer.no_padding()
     tokens = bad = 0
     for at in range(0, len(cases), 20000):
@@ -141,6 +147,34 @@ def truncated(rng, texts, count, least=4):
     cases.append((flags | (PAIR if pair is not None else 0), limit,
                   rng.choice(short), pair))
   return cases
+
+
+def vocabulary_texts(rng, directory):
+  """Each token of the vocabulary: in words of one to four, and in sentences."""
+  tokenizer = tokenizers.Tokenizer.from_file(f"{directory}/tokenizer.json")
+  tokens = [t.removeprefix("##") for t in tokenizer.get_vocab()]
+  if tokenizer.decoder is not None:
+    tokens = [tokenizer.decoder.decode([t]) for t in tokens]
+  tokens.sort()  # the dictionary has another order each time
+  rng.shuffle(tokens)
+  for at in range(0, len(tokens), 8):
+    a = tokens[at:at + 8]
+    yield " ".join(a).encode()
+    yield " ".join(["".join(a[:4]), "".join(a[4:6]), *a[6:7] * 2]).encode()
+
+
+def compare_directory(comparison, directory, rng, corpus, n):
+  """With its tokenizer.json, and without where other files will do."""
+  cases = plain(corpus) + truncated(rng, corpus[:9000], n)
+  cases += plain(vocabulary_texts(rng, directory))
+  bad = comparison.run(directory.name, directory, cases)
+  if (directory / "vocab.txt").exists() or (directory / "merges.txt").exists():
+    with tempfile.TemporaryDirectory() as files:
+      shutil.copytree(directory, files, dirs_exist_ok=True,
+                      ignore=shutil.ignore_patterns("tokenizer.json"))
+      bad += comparison.run(f"{directory.name} without tokenizer.json", files,
+                            cases, directory)
+  return bad
 
 
 def word_piece_setups(rng, corpus, small, tagged, n):
@@ -231,9 +265,23 @@ def unigram_setups(rng, corpus, small, tagged, n):
   ]
 
 
+def compare_made(comparison, only, ingredients):
+  bad = 0
+  with tempfile.TemporaryDirectory() as directory:
+    for setups in (word_piece_setups, bpe_setups, unigram_setups):
+      for name, setup, cases in setups(*ingredients):
+        if only not in name:
+          continue
+        path = pathlib.Path(directory, "tokenizer.json")
+        path.write_text(json.dumps(setup))
+        bad += comparison.run(name, directory, cases)
+  return bad
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("program", help="the program encode_cases")
+  parser.add_argument("directories", nargs="*", type=pathlib.Path)
   parser.add_argument("--quick", action="store_true",
                       help="leave out what takes longest")
   parser.add_argument("--only", default="", help="setups whose name has this")
@@ -246,18 +294,12 @@ def main():
   tagged = list(made.added_token_texts(rng))
   n = 4000 if args.quick else 20000
   comparison, bad = Comparison(args.program), 0
-  with tempfile.TemporaryDirectory() as directory:
-    for setups in (word_piece_setups, bpe_setups, unigram_setups):
-      for name, setup, cases in setups(rng, full, small, tagged, n):
-        if args.only not in name:
-          continue
-        path = pathlib.Path(directory, "tokenizer.json")
-        path.write_text(json.dumps(setup))
-        bad += comparison.run(name, directory, cases)
-  model = os.environ.get("SVDSERVE_MODEL")
-  if model:
-    bad += comparison.run(f"model {pathlib.Path(model).name}", model,
-                          plain(corpus) + truncated(rng, corpus[:9000], n))
+  if not args.directories:
+    bad += compare_made(comparison, args.only, (rng, full, small, tagged, n))
+  if model := os.environ.get("SVDSERVE_MODEL"):
+    args.directories.append(pathlib.Path(model))
+  for directory in args.directories:
+    bad += compare_directory(comparison, directory, rng, full, n)
   print(f"tokenizers {tokenizers.__version__}: {comparison.cases} cases, "
         f"{comparison.tokens} tokens, {bad} differences")
   if bad:

@@ -255,8 +255,10 @@ TEST_F(SubwordLoadTest, NamesTheFileThatIsMissingOrDamaged) {
 
 TEST_F(SubwordLoadTest, SaysWhatToDoAboutSentencePieceModels) {
   Write("sentencepiece.bpe.model", "x");
-  EXPECT_THAT(Error(), HasSubstr("sentencepiece.bpe.model is not read; save a "
-                                 "tokenizer.json beside it"));
+  EXPECT_THAT(Error(), HasSubstr("sentencepiece.bpe.model is not read; where "
+                                 "Python's transformers, sentencepiece and "
+                                 "protobuf are installed, this makes a "
+                                 "tokenizer.json of it: python3 -c"));
 }
 
 }  // namespace
