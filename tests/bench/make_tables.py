@@ -111,12 +111,24 @@ def overload(result):
 
 
 def tokenizer(result):
-    lines = [f"**Tokenization**, one thread, the same ids as Hugging Face `tokenizers` {result['tokenizers']}. "
-             f"{origin(result)}", ""]
+    lines = [f"**Tokenization**, MB/s of one thread by processor time, the same ids as Hugging Face `tokenizers` {result['tokenizers']}; "
+             f"with offsets, and in brackets without. {origin(result)}", ""]
+    runs = {}
+    for row in result["rows"]:
+        run = runs.setdefault((row["model"], row["texts"], str(row["max_tokens"] or "-")), {})
+        run[row["program"]] = row
+    speeds = lambda run, a, b: f"{run[a]['mb_per_s']:.1f} ({run[b]['mb_per_s']:.1f})"
+    lines += table(
+        ["vocabulary", "texts", "longest", "ours", "`encode_batch` (`_fast`)", "ratio"],
+        [[*key, speeds(run, "ours, offsets", "ours"), speeds(run, "encode_batch", "encode_batch_fast"),
+          f"{run['ours, offsets']['speedup_over_encode_batch']:.1f}× "
+          f"({run['ours']['mb_per_s'] / run['encode_batch_fast']['mb_per_s']:.1f}×)"] for key, run in runs.items()])
+    lines += ["", "**Loading a tokenizer**: processor time, and resident memory after it.", ""]
     return lines + table(
-        ["texts", "longest", "", "MB/s", "million tokens/s", "against `encode_batch`"],
-        [[r["texts"], str(r["max_tokens"] or "-"), r["program"], f"{r['mb_per_s']:.1f}",
-          f"{r['tokens_per_s'] / 1e6:.2f}", f"{r['speedup_over_encode_batch']:.1f}×"] for r in result["rows"]])
+        ["vocabulary", "tokens", "time, ours", "time, `tokenizers`", "memory, ours", "memory, `tokenizers`"],
+        [[load["model"], f"{load['tokens']:,}"] +
+         [f"{load[who + '_seconds']:.2f} s" for who in ("ours", "tokenizers")] +
+         [f"{load[who + '_bytes'] / 2**20:.0f} MiB" for who in ("ours", "tokenizers")] for load in result["loads"]])
 
 
 # ---- GPU (frontier_gpu.json is for reading as it is) ----
