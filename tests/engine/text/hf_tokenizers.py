@@ -118,24 +118,24 @@ def training_texts():
 
 
 @functools.cache
-def trained_bpe(size=8000, texts=training_texts):
+def trained_bpe():
   """(vocabulary, merges) of byte-level BPE."""
   tokenizer = tokenizers.Tokenizer(models.BPE())
   tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-  tokenizer.train_from_iterator(texts(), trainers.BpeTrainer(
-      vocab_size=size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+  tokenizer.train_from_iterator(training_texts(), trainers.BpeTrainer(
+      vocab_size=8000, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
       special_tokens=["<s>", "<pad>", "</s>", "<unk>"], show_progress=False))
   model = json.loads(tokenizer.to_str())["model"]
   return model["vocab"], model["merges"]
 
 
 @functools.cache
-def trained_unigram(size=7000, texts=training_texts):
+def trained_unigram():
   """[(piece, score)]: XLM-R's first four, trained ones, many characters."""
   tokenizer = tokenizers.Tokenizer(models.Unigram())
   tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-  tokenizer.train_from_iterator(texts(), trainers.UnigramTrainer(
-      vocab_size=size, unk_token="<unk>", special_tokens=["<unk>"],
+  tokenizer.train_from_iterator(training_texts(), trainers.UnigramTrainer(
+      vocab_size=7000, unk_token="<unk>", special_tokens=["<unk>"],
       show_progress=False))
   pieces = dict(json.loads(tokenizer.to_str())["model"]["vocab"][1:])
   rng = random.Random(6)
@@ -206,8 +206,8 @@ def special_tokens(vocab, mask_lstrip):
 
 
 def roberta_json(prefix=False, trim=True, keep=None, post="roberta", tokens=(),
-                 lacking="", merges_as_text=False, trained=None, **model):
-  vocab, merges = trained or trained_bpe()
+                 lacking="", merges_as_text=False, **model):
+  vocab, merges = trained_bpe()
   vocab = {t: i for t, i in vocab.items() if t not in lacking or t == ""}
   merges = [m for m in merges
             if all(t in vocab for t in (*m, m[0] + m[1]))]
@@ -263,9 +263,8 @@ def metaspace(scheme="always", split=True, replacement="▁"):
           "prepend_scheme": scheme, "split": split}
 
 
-def xlmr_json(normalizer=None, pre=None, tokens=(), extra=(), trained=None,
-              **model):
-  pieces = (trained or trained_unigram()) + list(extra)
+def xlmr_json(normalizer=None, pre=None, tokens=(), extra=(), **model):
+  pieces = trained_unigram() + list(extra)
   ids = {piece: i for i, (piece, _) in enumerate(pieces)}
   return {
       "version": "1.0", "truncation": None, "padding": None,
