@@ -35,7 +35,7 @@ class FormAllocationTest : public testing::Test {
       const double left = 1 - static_cast<double>(r) / ranks;
       curve.lost.push_back(left * left * left);
     }
-    curve.weight = weight;
+    curve.scale = weight;
     return curve;
   }
   FormAllocation AllocateOrDie(double ratio, AllowedForms allowed = {}) {
@@ -83,8 +83,8 @@ TEST_F(FormAllocationTest, RanksAreStepsAndThoseOfTheFeedForwardCapped) {
 }
 
 TEST_F(FormAllocationTest, WhatTheEmbeddingFeelsMostGetsMost) {
-  profiles_[1].matrices[Index(MatrixKind::kFfnOut)].weight = 20;
-  profiles_[2].matrices[Index(MatrixKind::kQuery)].weight = 0.05;
+  profiles_[1].matrices[Index(MatrixKind::kFfnOut)].scale = 20;
+  profiles_[2].matrices[Index(MatrixKind::kQuery)].scale = 0.05;
   const FormAllocation a = AllocateOrDie(0.3);
   const auto rank = [&](int layer, MatrixKind kind) {
     const int r = a.forms[layer].ranks[Index(kind)];
@@ -104,7 +104,7 @@ TEST_F(FormAllocationTest, MoreBudgetLosesNoMore) {
 }
 
 TEST_F(FormAllocationTest, NarrowHeadsWhereTheyLoseLess) {
-  for (LayerProfile& profile : profiles_) profile.query_key.weight = 1e-3;
+  for (LayerProfile& profile : profiles_) profile.query_key.scale = 1e-3;
   const FormAllocation a = AllocateOrDie(0.4, {.narrow_heads = true});
   for (const LayerForm& form : a.forms) {
     EXPECT_GT(form.query_dim, 0);

@@ -20,8 +20,8 @@ namespace {
 
 // Curves need fewer tokens than factors.
 constexpr int kProfileTokens = 16384;
-// Floating-point operations that all weighing of a profile may take, about.
-constexpr double kWeighingWork = 5e12;
+// Floating-point operations that all measurements of a profile may take, about.
+constexpr double kProfileWork = 5e12;
 constexpr int kFewestSampleTokens = 256;
 constexpr int kMostSampleTokens = 2048;
 
@@ -66,12 +66,13 @@ TokenBatch FirstSequences(const std::vector<TokenBatch>& batches, int tokens) {
   return sample;
 }
 
-// Eight weighings a layer, each through half of the layers.
+// Every measurement of a profile runs half of the layers, on average.
 int SampleTokens(const Model& model) {
   const double layers = static_cast<double>(model.layers.size());
   const double parameters =
       layers * LayerParameters(SizesOf(model.layers.front()), KindRanks{});
-  const double tokens = kWeighingWork / (8 * layers * parameters);
+  const double tokens =
+      kProfileWork / (kMeasurementsPerLayer * layers * parameters);
   return static_cast<int>(
       std::clamp<double>(tokens, kFewestSampleTokens, kMostSampleTokens));
 }
@@ -272,7 +273,7 @@ absl::StatusOr<CalibratedResult> Compression::AtLeastCosine() {
   if (best) return std::move(best->result);
   // The highest ratio was the last one.
   return absl::InvalidArgumentError(absl::StrFormat(
-      "a mean cosine of %g is not reached: ratio %g gives %.4f on held-out "
+      "a mean cosine of %.10g is not reached: ratio %g gives %.10g on held-out "
       "calibration text",
       options_.budget.value, Ratio(kHighestRatio), cosine));
 }
