@@ -128,6 +128,22 @@ TEST_F(FormAllocationTest, ComponentFactorsNoMatrixOfAttention) {
   }
 }
 
+TEST_F(FormAllocationTest, FusedFormsAreFactorsInEveryLayer) {
+  // What is felt most would stay dense otherwise.
+  profiles_[1].matrices[Index(MatrixKind::kValue)].scale = 50;
+  profiles_[1].matrices[Index(MatrixKind::kFfnOut)].scale = 50;
+  const FormAllocation free = AllocateOrDie(0.6);
+  EXPECT_EQ(free.forms[1].ranks[Index(MatrixKind::kValue)], 0);
+  const FormAllocation fused = AllocateOrDie(0.6, {.fused = true});
+  for (const LayerForm& form : fused.forms) {
+    for (int k = 0; k < kMatrixKinds; ++k) {
+      if (k == Index(MatrixKind::kAttentionOutput)) continue;
+      EXPECT_GT(form.ranks[k], 0);
+    }
+  }
+  EXPECT_GE(fused.predicted_loss, free.predicted_loss);
+}
+
 TEST_F(FormAllocationTest, RefusesWhatCannotBe) {
   for (const double ratio : {0.0, 1.0, -1.0, std::nan("")}) {
     const auto status = AllocateForms(profiles_, sizes_, {}, ratio).status();

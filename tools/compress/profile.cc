@@ -172,7 +172,11 @@ absl::StatusOr<double> Profiler::ErrorWith(int index,
   if (!x.ok()) return x.status();
   auto rows = PoolStates(model_, sample_, *x, team_);
   if (!rows.ok()) return rows.status();
-  return MeanCosineError(sample_rows_, *rows);
+  double error = 0;
+  for (int i = 0; i < rows->rows(); ++i) {
+    error += CosineError(sample_rows_, *rows, i);
+  }
+  return error / rows->rows();
 }
 
 absl::Status Profiler::Measure(int index, const EncoderLayer& dense,
@@ -348,22 +352,18 @@ void FitCurve(const std::vector<MeasuredError>& measured, LossCurve* curve) {
   curve->scale = first.error / std::pow(share, curve->power);
 }
 
-double MeanCosineError(const FloatMatrix& a, const FloatMatrix& b) {
-  double error = 0;
-  for (int i = 0; i < a.rows(); ++i) {
-    double aa = 0;
-    double bb = 0;
-    double ab = 0;
-    for (int j = 0; j < a.width(); ++j) {
-      const double x = a.row(i)[j];
-      const double y = b.row(i)[j];
-      aa += x * x;
-      bb += y * y;
-      ab += x * y;
-    }
-    error += 1 - (aa > 0 && bb > 0 ? ab / std::sqrt(aa * bb) : 0);
+double CosineError(const FloatMatrix& a, const FloatMatrix& b, int i) {
+  double aa = 0;
+  double bb = 0;
+  double ab = 0;
+  for (int j = 0; j < a.width(); ++j) {
+    const double x = a.row(i)[j];
+    const double y = b.row(i)[j];
+    aa += x * x;
+    bb += y * y;
+    ab += x * y;
   }
-  return a.rows() == 0 ? 0 : error / a.rows();
+  return 1 - (aa > 0 && bb > 0 ? ab / std::sqrt(aa * bb) : 0);
 }
 
 absl::StatusOr<std::vector<LayerProfile>> ProfileEncoder(

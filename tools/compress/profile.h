@@ -52,8 +52,8 @@ absl::StatusOr<std::vector<LayerProfile>> ProfileEncoder(
     const TokenBatch& sample, bool heads,
     const std::function<bool(int layer)>& done, kernels::Team& team);
 
-// The mean over rows of 1 - cosine; both [rows, width].
-double MeanCosineError(const FloatMatrix& a, const FloatMatrix& b);
+// 1 - the cosine of rows `i`; both [rows, width].
+double CosineError(const FloatMatrix& a, const FloatMatrix& b, int i);
 
 // How often a layer's profile runs the rest of the encoder, at most.
 inline constexpr int kMeasurementsPerLayer = 16;
