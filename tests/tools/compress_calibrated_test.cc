@@ -2,6 +2,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
@@ -71,7 +72,8 @@ class CompressCalibratedTest : public testing::Test {
         options_.input, dense, {.path = root_ / "other", .tokens = 1000});
     EXPECT_TRUE(text.ok()) << text.status();
     kernels::Team team(1, "test");
-    return *EmbeddingError(dense, layers, text->fit, team);
+    const auto errors = *EmbeddingErrors(dense, layers, text->fit, team);
+    return std::accumulate(errors.begin(), errors.end(), 0.0) / errors.size();
   }
   void ExpectNothingButTheInput() {
     EXPECT_FALSE(fs::exists(options_.output));
@@ -98,7 +100,7 @@ TEST_F(CompressCalibratedTest, EveryMethodKeepsTheBudgetAndBeatsPlainSvd) {
     EXPECT_LE(report.kept_ratio(), 0.5);
     const double error = ErrorOfOutput();
     EXPECT_LT(error, plain) << method;
-    EXPECT_NEAR(1 - error, report.calibration->held_out_cosine, 0.1);
+    EXPECT_NEAR(1 - error, report.calibration->kept.held_out_cosine, 0.1);
     EXPECT_THAT(report.calibration->held_out_texts,
                 testing::Not(testing::IsEmpty()));
   }
@@ -163,7 +165,7 @@ TEST_F(CompressCalibratedTest, ComponentMakesNarrowHeadsOfFormatTwo) {
 TEST_F(CompressCalibratedTest, LeastCosineIsKeptWithFewParameters) {
   options_.budget = Budget{Budget::Kind::kCosine, 0.9};
   const CompressionReport report = CompressOrDie();
-  EXPECT_GE(report.calibration->held_out_cosine, 0.9);
+  EXPECT_GE(report.calibration->kept.held_out_cosine, 0.9);
   EXPECT_LT(report.kept_ratio(), 0.95);
   options_.force = true;
   options_.budget->value = 0.98;
@@ -177,6 +179,22 @@ TEST_F(CompressCalibratedTest, LeastCosineThatNoRatioReachesIsRefused) {
   ExpectNothingButTheInput();
 }
 
+TEST_F(CompressCalibratedTest, FactorsAloneKeepEveryLayerFused) {
+  options_.method = "whitened";
+  options_.ratio = 0.5;
+  const CompressionReport report = CompressOrDie();
+  for (const LayerForm& form : report.forms) {
+    EXPECT_GT(form.ranks[static_cast<int>(MatrixKind::kValue)], 0);
+    EXPECT_GT(form.ranks[static_cast<int>(MatrixKind::kFfnIn)], 0);
+  }
+  EXPECT_LT(report.activation_bytes_per_token,
+            report.dense_activation_bytes_per_token);
+  // Ranks end before this ratio: the rest of it goes to dense matrices.
+  options_.force = true;
+  options_.ratio = 0.97;
+  EXPECT_GT(CompressOrDie().kept_ratio(), 0.9);
+}
+
 TEST_F(CompressCalibratedTest, ActivationBytesAreWithinTheBudget) {
   options_.ratio = 0.7;
   const double bytes = CompressOrDie().activation_bytes_per_token;
@@ -185,6 +203,29 @@ TEST_F(CompressCalibratedTest, ActivationBytesAreWithinTheBudget) {
   EXPECT_LE(CompressOrDie().activation_bytes_per_token, bytes);
   options_.budget->value = 1;
   EXPECT_THAT(Compress().status().message(), HasSubstr("the least is"));
+}
+
+// `auto` compares heads of two widths where both are possible.
+TEST_F(CompressCalibratedTest, AutoSaysWhatItCompared) {
+  const CompressionReport report = CompressOrDie();
+  ASSERT_TRUE(report.calibration->rejected.has_value());
+  const Candidate& kept = report.calibration->kept;
+  const Candidate& rejected = *report.calibration->rejected;
+  EXPECT_NE(kept.narrow_heads, rejected.narrow_heads);
+  EXPECT_EQ(kept.narrow_heads, report.HasNarrowHeads());
+  EXPECT_EQ(kept.activation_bytes_per_token, report.activation_bytes_per_token);
+  // Narrower heads take more bytes: they are kept for a higher cosine only.
+  EXPECT_TRUE(!kept.narrow_heads ||
+              kept.held_out_cosine > rejected.held_out_cosine);
+  EXPECT_THAT(report.ToTable(), HasSubstr("auto:             kept "));
+  const auto json = nlohmann::json::parse(report.ToJson())["calibration"];
+  EXPECT_EQ(json["rejected"]["held_out_mean_cosine"], rejected.held_out_cosine);
+
+  options_.force = true;
+  for (const char* method : {"whitened", "component"}) {
+    options_.method = method;
+    EXPECT_FALSE(CompressOrDie().calibration->rejected.has_value());
+  }
 }
 
 TEST_F(CompressCalibratedTest, RoundsToTheDtype) {

@@ -35,7 +35,7 @@ class FormAllocationTest : public testing::Test {
       const double left = 1 - static_cast<double>(r) / ranks;
       curve.lost.push_back(left * left * left);
     }
-    curve.weight = weight;
+    curve.scale = weight;
     return curve;
   }
   FormAllocation AllocateOrDie(double ratio, AllowedForms allowed = {}) {
@@ -83,8 +83,8 @@ TEST_F(FormAllocationTest, RanksAreStepsAndThoseOfTheFeedForwardCapped) {
 }
 
 TEST_F(FormAllocationTest, WhatTheEmbeddingFeelsMostGetsMost) {
-  profiles_[1].matrices[Index(MatrixKind::kFfnOut)].weight = 20;
-  profiles_[2].matrices[Index(MatrixKind::kQuery)].weight = 0.05;
+  profiles_[1].matrices[Index(MatrixKind::kFfnOut)].scale = 20;
+  profiles_[2].matrices[Index(MatrixKind::kQuery)].scale = 0.05;
   const FormAllocation a = AllocateOrDie(0.3);
   const auto rank = [&](int layer, MatrixKind kind) {
     const int r = a.forms[layer].ranks[Index(kind)];
@@ -104,7 +104,7 @@ TEST_F(FormAllocationTest, MoreBudgetLosesNoMore) {
 }
 
 TEST_F(FormAllocationTest, NarrowHeadsWhereTheyLoseLess) {
-  for (LayerProfile& profile : profiles_) profile.query_key.weight = 1e-3;
+  for (LayerProfile& profile : profiles_) profile.query_key.scale = 1e-3;
   const FormAllocation a = AllocateOrDie(0.4, {.narrow_heads = true});
   for (const LayerForm& form : a.forms) {
     EXPECT_GT(form.query_dim, 0);
@@ -126,6 +126,22 @@ TEST_F(FormAllocationTest, ComponentFactorsNoMatrixOfAttention) {
       EXPECT_EQ(form.ranks[k], 0);
     }
   }
+}
+
+TEST_F(FormAllocationTest, FusedFormsAreFactorsInEveryLayer) {
+  // What is felt most would stay dense otherwise.
+  profiles_[1].matrices[Index(MatrixKind::kValue)].scale = 50;
+  profiles_[1].matrices[Index(MatrixKind::kFfnOut)].scale = 50;
+  const FormAllocation free = AllocateOrDie(0.6);
+  EXPECT_EQ(free.forms[1].ranks[Index(MatrixKind::kValue)], 0);
+  const FormAllocation fused = AllocateOrDie(0.6, {.fused = true});
+  for (const LayerForm& form : fused.forms) {
+    for (int k = 0; k < kMatrixKinds; ++k) {
+      if (k == Index(MatrixKind::kAttentionOutput)) continue;
+      EXPECT_GT(form.ranks[k], 0);
+    }
+  }
+  EXPECT_GE(fused.predicted_loss, free.predicted_loss);
 }
 
 TEST_F(FormAllocationTest, RefusesWhatCannotBe) {

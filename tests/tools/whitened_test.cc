@@ -102,10 +102,12 @@ class WhitenedTest : public testing::TestWithParam<Size> {
     sum.Add(x, t, team);
     return std::move(sum).Finish();
   }
+  // The optimum of the sample, unless there is shrinkage.
   WhitenedFit FitOrDie(const Moments& moments,
-                       const DoubleMatrix* metric = nullptr, int threads = 1) {
+                       const DoubleMatrix* metric = nullptr, int threads = 1,
+                       double shrinkage = 0) {
     kernels::Team team(threads, "test");
-    auto fit = FitWhitened(moments, w_, metric, team);
+    auto fit = FitWhitened(moments, w_, metric, team, shrinkage);
     EXPECT_TRUE(fit.ok()) << fit.status();
     return fit.ok() ? *std::move(fit) : WhitenedFit();
   }
@@ -175,6 +177,24 @@ TEST_P(WhitenedTest, MakesGoodForDistortedInputs) {
   EXPECT_GT(RelativeOutputError(moments, unchanged, team_), 0.5);
   EXPECT_LT(RelativeOutputError(moments, FitOrDie(moments).Truncate(0), team_),
             0.2);
+}
+
+TEST_P(WhitenedTest, ShrinkageMakesMoreOfAFewRows) {
+  // Targets that the inputs cannot explain, and hardly more rows than inputs.
+  const auto targets = [&](const FloatMatrix& x, uint32_t seed) {
+    FloatMatrix t = Apply(x, w_, bias_);
+    const FloatMatrix noise = RandomRows(t.rows(), t.width(), seed);
+    for (int64_t i = 0; i < t.size(); ++i) t.data()[i] += 5 * noise.data()[i];
+    return t;
+  };
+  const FloatMatrix few = RandomRows(w_.rows + 10, w_.rows, 7);
+  const Moments moments = MomentsOf(few, targets(few, 8), 1);
+  const FloatMatrix fresh = RandomRows(kRows, w_.rows, 9);
+  const FloatMatrix t = Apply(fresh, w_, bias_);
+  EXPECT_LT(
+      MeasuredError(fresh, t,
+                    FitOrDie(moments, nullptr, 1, kShrinkage).Truncate(0)),
+      0.8 * MeasuredError(fresh, t, FitOrDie(moments).Truncate(0)));
 }
 
 TEST_P(WhitenedTest, BiasAbsorbsTheMeanError) {

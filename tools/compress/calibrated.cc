@@ -1,7 +1,10 @@
 #include "tools/compress/calibrated.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <limits>
+#include <numeric>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -20,8 +23,8 @@ namespace {
 
 // Curves need fewer tokens than factors.
 constexpr int kProfileTokens = 16384;
-// Floating-point operations that all weighing of a profile may take, about.
-constexpr double kWeighingWork = 5e12;
+// Floating-point operations that all measurements of a profile may take, about.
+constexpr double kProfileWork = 5e12;
 constexpr int kFewestSampleTokens = 256;
 constexpr int kMostSampleTokens = 2048;
 
@@ -39,11 +42,6 @@ EncoderSizes SizesOfEncoder(const Model& model) {
   return {.layer = SizesOf(model.layers.front()),
           .heads = model.shape.heads,
           .head_dim = model.shape.head_dim};
-}
-
-AllowedForms Allowed(CalibratedMethod method) {
-  return {.attention_factors = method != CalibratedMethod::kComponent,
-          .narrow_heads = method != CalibratedMethod::kWhitened};
 }
 
 // Sequences of the batches, as many as fit into `tokens`.
@@ -66,20 +64,50 @@ TokenBatch FirstSequences(const std::vector<TokenBatch>& batches, int tokens) {
   return sample;
 }
 
-// Eight weighings a layer, each through half of the layers.
+// Every measurement of a profile runs half of the layers, on average.
 int SampleTokens(const Model& model) {
   const double layers = static_cast<double>(model.layers.size());
   const double parameters =
       layers * LayerParameters(SizesOf(model.layers.front()), KindRanks{});
-  const double tokens = kWeighingWork / (8 * layers * parameters);
+  const double tokens =
+      kProfileWork / (kMeasurementsPerLayer * layers * parameters);
   return static_cast<int>(
       std::clamp<double>(tokens, kFewestSampleTokens, kMostSampleTokens));
 }
 
+// Forms to try.
+struct Choice {
+  bool narrow_heads = false;
+  FormAllocation allocation;
+};
+
+// A choice, made and judged.
 struct Attempt {
   CalibratedResult result;
-  bool narrow_heads = false;  // whether its allocation was free to
+  std::vector<double> errors;  // of the held-out embeddings
 };
+
+double Mean(const std::vector<double>& values) {
+  const double sum = std::accumulate(values.begin(), values.end(), 0.0);
+  return values.empty() ? 0 : sum / static_cast<double>(values.size());
+}
+
+// Narrower heads take more activation bytes than factors, which the GPU fuses,
+// and other text will differ from the held-out text: a gain counts if it is two
+// standard errors of the paired difference.
+bool IsClearlyBetter(const std::vector<double>& errors,
+                     const std::vector<double>& than) {
+  std::vector<double> gains;
+  for (size_t i = 0; i < errors.size(); ++i) {
+    gains.push_back(than[i] - errors[i]);
+  }
+  const double mean = Mean(gains);
+  for (double& gain : gains) gain = (gain - mean) * (gain - mean);
+  const double count = static_cast<double>(gains.size());
+  const double standard_error =
+      std::sqrt(Mean(gains) / std::max(count - 1, 1.0));
+  return mean > 2 * standard_error;
+}
 
 // One compression of a model, with what does not change from one attempt at a
 // budget to the next.
@@ -97,10 +125,9 @@ class Compression {
     if (absl::Status s = Profile(); !s.ok()) return s;
     switch (options_.budget.kind) {
       case Budget::Kind::kRatio: {
-        absl::StatusOr<Attempt> attempt =
-            BestAt(options_.budget.value, std::nullopt, kProfileShare, 1);
-        if (!attempt.ok()) return attempt.status();
-        return std::move(attempt->result);
+        const auto choices = ChoicesAt(options_.budget.value, HeadChoices());
+        if (!choices.ok()) return choices.status();
+        return BestOf(*choices, kProfileShare, 1);
       }
       case Budget::Kind::kActivationBytes:
         return WithinActivationBytes();
@@ -119,14 +146,24 @@ class Compression {
   absl::Status Profile();
   absl::StatusOr<CalibratedResult> WithinActivationBytes();
   absl::StatusOr<CalibratedResult> AtLeastCosine();
-  // Without `narrow_heads`, `auto` tries both and keeps the better one on
-  // held-out text. The work is from `begin` to `end` of all.
-  absl::StatusOr<Attempt> BestAt(double ratio, std::optional<bool> narrow_heads,
-                                 double begin, double end);
-  absl::StatusOr<CalibratedResult> Compress(const FormAllocation& allocation,
-                                            double ratio, double begin,
-                                            double end);
-  absl::StatusOr<FormAllocation> Allocate(double ratio, bool narrow_heads);
+  // Whether heads may be narrowed: what the method tries.
+  std::vector<bool> HeadChoices() const;
+  absl::StatusOr<FormAllocation> Allocate(double ratio,
+                                          bool narrow_heads) const;
+  // Those of `narrow_heads` that the ratio can have, each allocation once.
+  absl::StatusOr<std::vector<Choice>> ChoicesAt(
+      double ratio, const std::vector<bool>& narrow_heads) const;
+  // The largest ratio that keeps to the bytes, or the least bytes there are.
+  struct WithinBytes {
+    std::optional<Choice> choice;
+    double least = 0;
+  };
+  absl::StatusOr<WithinBytes> LargestWithin(double bytes,
+                                            bool narrow_heads) const;
+  absl::StatusOr<Attempt> Try(const Choice& choice, double begin, double end);
+  // Of one or two. The work is from `begin` to `end` of all.
+  absl::StatusOr<CalibratedResult> BestOf(const std::vector<Choice>& choices,
+                                          double begin, double end);
   bool Report(double share) {
     return !options_.progress || options_.progress(share);
   }
@@ -160,21 +197,59 @@ absl::Status Compression::Profile() {
   return absl::OkStatus();
 }
 
+std::vector<bool> Compression::HeadChoices() const {
+  switch (options_.method) {
+    case CalibratedMethod::kWhitened:
+      return {false};
+    case CalibratedMethod::kComponent:
+      return {true};
+    case CalibratedMethod::kAuto:
+      return {false, true};
+  }
+  return {};
+}
+
+// Forms that the GPU runs fused, unless even the largest are below the ratio.
 absl::StatusOr<FormAllocation> Compression::Allocate(double ratio,
-                                                     bool narrow_heads) {
-  AllowedForms allowed = Allowed(options_.method);
-  allowed.narrow_heads = allowed.narrow_heads && narrow_heads;
+                                                     bool narrow_heads) const {
+  AllowedForms allowed = {
+      .attention_factors = options_.method != CalibratedMethod::kComponent,
+      .narrow_heads = narrow_heads,
+      .fused = !narrow_heads};
+  absl::StatusOr<FormAllocation> allocation =
+      AllocateForms(profiles_, sizes_, allowed, ratio);
+  if (!allocation.ok() || !allowed.fused) return allocation;
+  const auto layers = static_cast<double>(model_.layers.size());
+  const double budget =
+      ratio * layers * LayerParameters(sizes_.layer, KindRanks{});
+  if (allocation->most_parameters >= budget) return allocation;
+  allowed.fused = false;
   return AllocateForms(profiles_, sizes_, allowed, ratio);
 }
 
-absl::StatusOr<CalibratedResult> Compression::Compress(
-    const FormAllocation& allocation, double ratio, double begin, double end) {
+absl::StatusOr<std::vector<Choice>> Compression::ChoicesAt(
+    double ratio, const std::vector<bool>& narrow_heads) const {
+  std::vector<Choice> choices;
+  absl::Status refused;
+  for (const bool narrow : narrow_heads) {
+    absl::StatusOr<FormAllocation> allocation = Allocate(ratio, narrow);
+    if (!allocation.ok()) {
+      refused = allocation.status();
+    } else if (choices.empty() ||
+               choices.back().allocation.forms != allocation->forms) {
+      choices.push_back({narrow, *std::move(allocation)});
+    }
+  }
+  if (choices.empty()) return refused;
+  return choices;
+}
+
+absl::StatusOr<Attempt> Compression::Try(const Choice& choice, double begin,
+                                         double end) {
   const double layers = static_cast<double>(model_.layers.size());
-  CalibratedResult result;
-  result.forms = allocation.forms;
-  result.ratio = ratio;
+  const std::vector<LayerForm>& forms = choice.allocation.forms;
   absl::StatusOr<std::vector<CompressedLayer>> compressed = CompressEncoder(
-      model_, allocation.forms, calibration_.fit,
+      model_, forms, calibration_.fit,
       [&](int layer) {
         // The last steps are evaluation.
         const double share = (layer + 1) / (layers + 1);
@@ -182,57 +257,67 @@ absl::StatusOr<CalibratedResult> Compression::Compress(
       },
       team_);
   if (!compressed.ok()) return compressed.status();
-  result.layers = *std::move(compressed);
-  const absl::StatusOr<double> error =
-      EmbeddingError(model_, result.layers, calibration_.held_out, team_);
-  if (!error.ok()) return error.status();
-  result.held_out_cosine = 1 - *error;
-  return result;
+  absl::StatusOr<std::vector<double>> errors =
+      EmbeddingErrors(model_, *compressed, calibration_.held_out, team_);
+  if (!errors.ok()) return errors.status();
+  const absl::StatusOr<double> bytes =
+      ActivationBytesPerToken(ShapeWith(model_.shape, forms));
+  if (!bytes.ok()) return bytes.status();
+  Attempt attempt;
+  attempt.result.forms = forms;
+  attempt.result.layers = *std::move(compressed);
+  attempt.result.kept = {choice.narrow_heads, 1 - Mean(*errors), *bytes};
+  attempt.errors = *std::move(errors);
+  return attempt;
 }
 
-absl::StatusOr<Attempt> Compression::BestAt(double ratio,
-                                            std::optional<bool> narrow_heads,
-                                            double begin, double end) {
-  const bool narrow = narrow_heads.value_or(true);
-  const absl::StatusOr<FormAllocation> first = Allocate(ratio, narrow);
+absl::StatusOr<CalibratedResult> Compression::BestOf(
+    const std::vector<Choice>& choices, double begin, double end) {
+  const bool one = choices.size() == 1;
+  const double middle = one ? end : (begin + end) / 2;
+  absl::StatusOr<Attempt> first = Try(choices.front(), begin, middle);
   if (!first.ok()) return first.status();
-  std::optional<FormAllocation> second;
-  if (!narrow_heads && options_.method == CalibratedMethod::kAuto) {
-    absl::StatusOr<FormAllocation> factors = Allocate(ratio, false);
-    if (factors.ok() && factors->forms != first->forms) {
-      second = *std::move(factors);
-    }
-  }
-  const double middle = second ? (begin + end) / 2 : end;
-  absl::StatusOr<CalibratedResult> best =
-      Compress(*first, ratio, begin, middle);
-  if (!best.ok()) return best.status();
-  if (!second) return Attempt{*std::move(best), narrow};
-  absl::StatusOr<CalibratedResult> other =
-      Compress(*second, ratio, middle, end);
-  if (!other.ok()) return other.status();
-  if (other->held_out_cosine > best->held_out_cosine) {
-    return Attempt{*std::move(other), false};
-  }
-  return Attempt{*std::move(best), true};
+  if (one) return std::move(first->result);
+  absl::StatusOr<Attempt> second = Try(choices.back(), middle, end);
+  if (!second.ok()) return second.status();
+  const bool better = IsClearlyBetter(second->errors, first->errors);
+  CalibratedResult& kept = better ? second->result : first->result;
+  kept.rejected = better ? first->result.kept : second->result.kept;
+  return std::move(kept);
 }
 
 // From the highest ratio down: bytes need not fall with each step.
-absl::StatusOr<CalibratedResult> Compression::WithinActivationBytes() {
-  double least = 0;
+absl::StatusOr<Compression::WithinBytes> Compression::LargestWithin(
+    double bytes, bool narrow_heads) const {
+  WithinBytes result{.choice = {},
+                     .least = std::numeric_limits<double>::infinity()};
   for (int hundredths = kHighestRatio; hundredths >= kLowestRatio;
        --hundredths) {
-    const double ratio = Ratio(hundredths);
-    const absl::StatusOr<FormAllocation> allocation = Allocate(ratio, true);
+    absl::StatusOr<FormAllocation> allocation =
+        Allocate(Ratio(hundredths), narrow_heads);
     if (!allocation.ok()) break;  // too small a ratio
-    const absl::StatusOr<double> bytes =
+    const absl::StatusOr<double> needed =
         ActivationBytesPerToken(ShapeWith(model_.shape, allocation->forms));
-    if (!bytes.ok()) return bytes.status();
-    if (*bytes <= options_.budget.value) {
-      return Compress(*allocation, ratio, kProfileShare, 1);
-    }
-    least = least == 0 ? *bytes : std::min(least, *bytes);
+    if (!needed.ok()) return needed.status();
+    result.least = std::min(result.least, *needed);
+    if (*needed > bytes) continue;
+    result.choice = {narrow_heads, *std::move(allocation)};
+    break;
   }
+  return result;
+}
+
+absl::StatusOr<CalibratedResult> Compression::WithinActivationBytes() {
+  std::vector<Choice> choices;
+  double least = std::numeric_limits<double>::infinity();
+  for (const bool narrow_heads : HeadChoices()) {
+    absl::StatusOr<WithinBytes> within =
+        LargestWithin(options_.budget.value, narrow_heads);
+    if (!within.ok()) return within.status();
+    least = std::min(least, within->least);
+    if (within->choice) choices.push_back(*std::move(within->choice));
+  }
+  if (!choices.empty()) return BestOf(choices, kProfileShare, 1);
   return absl::InvalidArgumentError(absl::StrFormat(
       "no ratio from %g to %g needs at most %g activation bytes a token; the "
       "least is %.0f",
@@ -240,12 +325,11 @@ absl::StatusOr<CalibratedResult> Compression::WithinActivationBytes() {
 }
 
 absl::StatusOr<CalibratedResult> Compression::AtLeastCosine() {
-  const double target = 1 - options_.budget.value;
   std::vector<double> predicted;
   int first = kHighestRatio + 1;
   while (first > kLowestRatio) {
     const absl::StatusOr<FormAllocation> allocation =
-        Allocate(Ratio(first - 1), true);
+        Allocate(Ratio(first - 1), HeadChoices().back());
     if (!allocation.ok()) {  // too small a ratio
       if (predicted.empty()) return allocation.status();
       break;
@@ -253,26 +337,27 @@ absl::StatusOr<CalibratedResult> Compression::AtLeastCosine() {
     predicted.insert(predicted.begin(), allocation->predicted_loss);
     --first;
   }
-  RatioSearch search(target, first, std::move(predicted));
-  std::optional<Attempt> best;
-  std::optional<bool> narrow_heads;  // as at the first ratio
+  RatioSearch search(1 - options_.budget.value, first, std::move(predicted));
+  std::vector<bool> narrow_heads = HeadChoices();
+  std::optional<CalibratedResult> best;
   double cosine = 0;
   double begin = kSearchProfileShare;
   while (const std::optional<int> hundredths = search.Next()) {
     const double end = begin + (1 - begin) / 3;
-    absl::StatusOr<Attempt> attempt =
-        BestAt(Ratio(*hundredths), narrow_heads, begin, end);
-    if (!attempt.ok()) return attempt.status();
+    const auto choices = ChoicesAt(Ratio(*hundredths), narrow_heads);
+    if (!choices.ok()) return choices.status();
+    absl::StatusOr<CalibratedResult> result = BestOf(*choices, begin, end);
+    if (!result.ok()) return result;
     begin = end;
-    narrow_heads = attempt->narrow_heads;
-    cosine = attempt->result.held_out_cosine;
+    narrow_heads = {result->kept.narrow_heads};  // as at the first ratio
+    cosine = result->kept.held_out_cosine;
     search.Measured(*hundredths, 1 - cosine);
-    if (search.Found() == *hundredths) best = *std::move(attempt);
+    if (search.Found() == *hundredths) best = *std::move(result);
   }
-  if (best) return std::move(best->result);
+  if (best) return *std::move(best);
   // The highest ratio was the last one.
   return absl::InvalidArgumentError(absl::StrFormat(
-      "a mean cosine of %g is not reached: ratio %g gives %.4f on held-out "
+      "a mean cosine of %.10g is not reached: ratio %g gives %.10g on held-out "
       "calibration text",
       options_.budget.value, Ratio(kHighestRatio), cosine));
 }

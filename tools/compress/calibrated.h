@@ -4,6 +4,7 @@
 #define SVDSERVE_TOOLS_COMPRESS_CALIBRATED_H_
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "tools/compress/calibration.h"
 #include "tools/compress/encoder_compression.h"
 #include "tools/compress/layer_form.h"
+#include "tools/compress/report.h"
 
 namespace svdserve {
 
@@ -34,9 +36,8 @@ struct CalibratedOptions {
 struct CalibratedResult {
   std::vector<LayerForm> forms;         // [layers]
   std::vector<CompressedLayer> layers;  // [layers]
-  double ratio = 0;                     // that the forms were allocated for
-  // The mean cosine of held-out embeddings with the dense ones.
-  double held_out_cosine = 0;
+  Candidate kept;
+  std::optional<Candidate> rejected;  // if `auto` compared two
 };
 
 // CANCELLED if `progress` says so; INVALID_ARGUMENT if no ratio that the method

@@ -157,7 +157,8 @@ absl::StatusOr<Compressed> CompressByCalibration(const CompressOptions& options,
       .seed = text.seed,
       .fit_tokens = calibration->fit_tokens(),
       .held_out_tokens = calibration->held_out_tokens(),
-      .held_out_cosine = made->held_out_cosine,
+      .kept = made->kept,
+      .rejected = made->rejected,
       .held_out_texts = std::move(calibration->held_out_texts)};
   std::vector<Factoring> matrices = ListMatrices(model, KindRanks{});
   for (size_t i = 0; i < matrices.size(); ++i) {
@@ -210,6 +211,10 @@ absl::StatusOr<CompressionReport> CompressModel(
       ActivationBytesPerToken(ShapeWith(model->shape, report.forms));
   if (!bytes.ok()) return bytes.status();
   report.activation_bytes_per_token = *bytes;
+  const absl::StatusOr<double> dense_bytes =
+      ActivationBytesPerToken(model->shape);
+  if (!dense_bytes.ok()) return dense_bytes.status();
+  report.dense_activation_bytes_per_token = *dense_bytes;
   status = WriteModel(options.input, *checkpoint, made->replacements,
                       options.dtype, output->path(), &report);
   if (!status.ok()) return status;

@@ -387,11 +387,10 @@ absl::StatusOr<std::vector<CompressedLayer>> CompressEncoder(
   return layers;
 }
 
-absl::StatusOr<double> EmbeddingError(
+absl::StatusOr<std::vector<double>> EmbeddingErrors(
     const Model& model, const std::vector<CompressedLayer>& layers,
     const std::vector<TokenBatch>& batches, kernels::Team& team) {
-  double error = 0;
-  int rows = 0;
+  std::vector<double> errors;
   for (const TokenBatch& batch : batches) {
     absl::StatusOr<FloatMatrix> dense = EmbedTokens(model, batch, team);
     if (!dense.ok()) return dense.status();
@@ -410,10 +409,11 @@ absl::StatusOr<double> EmbeddingError(
     if (!a.ok()) return a.status();
     absl::StatusOr<FloatMatrix> b = PoolStates(model, batch, *ours, team);
     if (!b.ok()) return b.status();
-    error += MeanCosineError(*a, *b) * a->rows();
-    rows += a->rows();
+    for (int i = 0; i < a->rows(); ++i) {
+      errors.push_back(CosineError(*a, *b, i));
+    }
   }
-  return rows == 0 ? 0 : error / rows;
+  return errors;
 }
 
 }  // namespace svdserve

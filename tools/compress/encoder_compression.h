@@ -38,9 +38,9 @@ absl::StatusOr<std::vector<CompressedLayer>> CompressEncoder(
     const std::vector<TokenBatch>& calibration, const LayerDone& done,
     kernels::Team& team);
 
-// 1 - the mean cosine between the pooled rows of both encoders; `layers`
-// replace those of the model.
-absl::StatusOr<double> EmbeddingError(
+// Of each sequence, 1 - the cosine between the pooled rows of both encoders;
+// `layers` replace those of the model.
+absl::StatusOr<std::vector<double>> EmbeddingErrors(
     const Model& model, const std::vector<CompressedLayer>& layers,
     const std::vector<TokenBatch>& batches, kernels::Team& team);
 

@@ -25,8 +25,9 @@ using Unit = std::vector<Choice>;
 
 constexpr int Index(MatrixKind kind) { return static_cast<int>(kind); }
 
-// 8 or 16, 32, ... as long as factors are smaller than the matrix; then dense.
-std::vector<int> RankChoices(const MatrixSize& size, bool factors,
+// 8 or 16, 32, ... as long as factors are smaller than the matrix; then dense,
+// if it may be or nothing else is there.
+std::vector<int> RankChoices(const MatrixSize& size, bool factors, bool dense,
                              int max_rank) {
   std::vector<int> ranks;
   if (factors) {
@@ -38,14 +39,14 @@ std::vector<int> RankChoices(const MatrixSize& size, bool factors,
       ranks.push_back(rank);
     }
   }
-  ranks.push_back(0);
+  if (dense || ranks.empty()) ranks.push_back(0);
   return ranks;
 }
 
-Unit MatrixUnit(MatrixKind kind, const LossCurve& curve,
-                const MatrixSize& size) {
+Unit MatrixUnit(MatrixKind kind, const LossCurve& curve, const MatrixSize& size,
+                bool dense) {
   Unit unit;
-  for (const int rank : RankChoices(size, true, kMaxFfnRank)) {
+  for (const int rank : RankChoices(size, true, dense, kMaxFfnRank)) {
     Choice choice = {size.parameters(rank), curve.At(rank), {}};
     choice.form.ranks[Index(kind)] = rank;
     unit.push_back(choice);
@@ -65,9 +66,13 @@ Unit PairUnit(const Pair& pair, const LayerProfile& profile,
   constexpr int kAny = std::numeric_limits<int>::max();
   const MatrixSize& first = sizes.layer[Index(pair.first)];
   const MatrixSize& second = sizes.layer[Index(pair.second)];
+  const auto ranks = [&](MatrixKind kind, const MatrixSize& size) {
+    const bool dense = !allowed.fused || kind == MatrixKind::kAttentionOutput;
+    return RankChoices(size, allowed.attention_factors, dense, kAny);
+  };
   Unit unit;
-  for (const int a : RankChoices(first, allowed.attention_factors, kAny)) {
-    for (const int b : RankChoices(second, allowed.attention_factors, kAny)) {
+  for (const int a : ranks(pair.first, first)) {
+    for (const int b : ranks(pair.second, second)) {
       Choice choice = {first.parameters(a) + second.parameters(b),
                        profile.matrices[Index(pair.first)].At(a) +
                            profile.matrices[Index(pair.second)].At(b),
@@ -103,7 +108,7 @@ std::vector<Unit> MakeUnits(const std::vector<LayerProfile>& profiles,
                              profile, sizes, allowed));
     for (const MatrixKind kind : {MatrixKind::kFfnIn, MatrixKind::kFfnOut}) {
       units.push_back(MatrixUnit(kind, profile.matrices[Index(kind)],
-                                 sizes.layer[Index(kind)]));
+                                 sizes.layer[Index(kind)], !allowed.fused));
     }
   }
   return units;
@@ -212,6 +217,10 @@ absl::StatusOr<FormAllocation> AllocateForms(
     allocation.predicted_loss += chosen[u]->loss;
   }
   allocation.parameters = Sum(chosen);
+  for (const Unit& unit : units) {
+    allocation.most_parameters +=
+        std::ranges::max(unit, {}, &Choice::parameters).parameters;
+  }
   return allocation;
 }
 

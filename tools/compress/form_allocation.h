@@ -21,6 +21,10 @@ namespace svdserve {
 struct AllowedForms {
   bool attention_factors = true;  // query, key, value, output as two factors
   bool narrow_heads = false;
+  // Only what the fused GPU kernels take: query, key, value and both matrices
+  // of the feed-forward as factors. One layer without costs the whole batch
+  // its low peak of activations.
+  bool fused = false;
 };
 
 struct EncoderSizes {
@@ -32,6 +36,7 @@ struct EncoderSizes {
 struct FormAllocation {
   std::vector<LayerForm> forms;  // [layers]
   int64_t parameters = 0;        // of all matrices; at most the budget
+  int64_t most_parameters = 0;   // of the largest forms that are allowed
   double predicted_loss = 0;     // sum of the profile's losses
 };
 

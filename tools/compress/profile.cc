@@ -15,11 +15,31 @@ namespace svdserve {
 namespace {
 
 constexpr int kStep = 16;
+// A sample is too small to believe more.
+constexpr double kLeastPower = 0.5;
+constexpr double kMostPower = 2;
 
-// The rank with about half the parameters.
-int HalfRank(const Linear& linear) {
-  const int half = linear.in * linear.out / (linear.in + linear.out) / 2;
-  return std::max(1, half < kStep ? half : half / kStep * kStep);
+// Down to a whole step, where there is one.
+int WholeSteps(int rank) {
+  return std::max(1, rank < kStep ? rank : rank / kStep * kStep);
+}
+
+// The ranks with about half and a quarter of the parameters.
+std::vector<int> RanksToMeasure(const Linear& linear) {
+  const int half =
+      WholeSteps(linear.in * linear.out / (linear.in + linear.out) / 2);
+  const int quarter = WholeSteps(half / 2);
+  return quarter < half ? std::vector<int>{half, quarter}
+                        : std::vector<int>{half};
+}
+
+// Multiples of 16: about half of the heads' width, and half of that; none if
+// heads are too narrow.
+std::vector<int> WidthsToMeasure(int head_dim) {
+  if (head_dim <= kStep) return {};
+  const int half = (head_dim / 2 + kStep - 1) / kStep * kStep;
+  const int quarter = half / 2 / kStep * kStep;
+  return quarter > 0 ? std::vector<int>{half, quarter} : std::vector<int>{half};
 }
 
 std::vector<double> LostByRank(const std::vector<double>& energies) {
@@ -60,12 +80,12 @@ class Profiler {
       std::vector<FloatMatrix>* states);
   absl::Status ProfileMatrices(int index, const LayerMoments& moments,
                                LayerProfile* profile);
-  absl::Status ProfileHeads(int index, const LayerMoments& moments,
-                            LayerProfile* profile);
-  // Sets the curve's weight: the loss with `changed` in place of layer `index`,
-  // which has the share of `rank`.
-  absl::Status Weigh(int index, const EncoderLayer& changed, int rank,
-                     LossCurve* curve);
+  absl::Status ProfileQueryKey(int index, const LayerMoments& moments,
+                               LossCurve* curve);
+  absl::Status ProfileValueOutput(int index, const LayerMoments& moments,
+                                  LossCurve* curve);
+  // Of the sample, with `changed` in place of layer `index`.
+  absl::StatusOr<double> ErrorWith(int index, const EncoderLayer& changed);
   absl::Status Measure(int index, const EncoderLayer& dense,
                        Linear EncoderLayer::*which, const WhitenedFit& fit,
                        LossCurve* curve);
@@ -141,8 +161,8 @@ absl::StatusOr<LayerMoments> Profiler::SumMoments(
   return moments;
 }
 
-absl::Status Profiler::Weigh(int index, const EncoderLayer& changed, int rank,
-                             LossCurve* curve) {
+absl::StatusOr<double> Profiler::ErrorWith(int index,
+                                           const EncoderLayer& changed) {
   auto layer = ForwardLayer::Create(model_, changed, team_);
   if (!layer.ok()) return layer.status();
   auto x = layer->Run(sample_, sample_states_.Copy(), team_, nullptr);
@@ -152,21 +172,29 @@ absl::Status Profiler::Weigh(int index, const EncoderLayer& changed, int rank,
   if (!x.ok()) return x.status();
   auto rows = PoolStates(model_, sample_, *x, team_);
   if (!rows.ok()) return rows.status();
-  const double share = curve->lost[rank];
-  curve->weight = share > 0 ? MeanCosineError(sample_rows_, *rows) / share : 0;
-  return absl::OkStatus();
+  double error = 0;
+  for (int i = 0; i < rows->rows(); ++i) {
+    error += CosineError(sample_rows_, *rows, i);
+  }
+  return error / rows->rows();
 }
 
 absl::Status Profiler::Measure(int index, const EncoderLayer& dense,
                                Linear EncoderLayer::*which,
                                const WhitenedFit& fit, LossCurve* curve) {
-  const int rank = HalfRank(dense.*which);
   curve->lost = LostByRank(fit.energies);
-  absl::StatusOr<Linear> linear = ToLinear(fit.Truncate(rank));
-  if (!linear.ok()) return linear.status();
+  std::vector<MeasuredError> measured;
   EncoderLayer changed = dense;
-  changed.*which = *std::move(linear);
-  return Weigh(index, changed, rank, curve);
+  for (const int rank : RanksToMeasure(dense.*which)) {
+    absl::StatusOr<Linear> linear = ToLinear(fit.Truncate(rank));
+    if (!linear.ok()) return linear.status();
+    changed.*which = *std::move(linear);
+    const absl::StatusOr<double> error = ErrorWith(index, changed);
+    if (!error.ok()) return error.status();
+    measured.push_back({rank, *error});
+  }
+  FitCurve(measured, curve);
+  return absl::OkStatus();
 }
 
 absl::Status Profiler::ProfileMatrices(int index, const LayerMoments& moments,
@@ -214,47 +242,63 @@ absl::Status Profiler::ProfileMatrices(int index, const LayerMoments& moments,
                  &profile->matrices[static_cast<int>(MatrixKind::kFfnOut)]);
 }
 
-absl::Status Profiler::ProfileHeads(int index, const LayerMoments& moments,
-                                    LayerProfile* profile) {
+absl::Status Profiler::ProfileQueryKey(int index, const LayerMoments& moments,
+                                       LossCurve* curve) {
   const EncoderLayer& layer = model_.layers[index];
-  const int heads = model_.shape.heads;
-  const int width = HalfHeadDim(model_.shape.head_dim);
   const AffineMap query = {WeightOf(layer.query), {}, BiasOf(layer.query)};
   const AffineMap key = {WeightOf(layer.key), {}, BiasOf(layer.key)};
   auto products = QueryKeyReduction::Create(moments.attention_input, query, key,
-                                            heads, team_);
+                                            model_.shape.heads, team_);
   if (!products.ok()) return products.status();
-  AffineMap narrow_query;
-  AffineMap narrow_key;
-  products->Reduce(width, &narrow_query, &narrow_key);
-  absl::StatusOr<Linear> q = ToLinear(narrow_query);
-  if (!q.ok()) return q.status();
-  absl::StatusOr<Linear> k = ToLinear(narrow_key);
-  if (!k.ok()) return k.status();
+  curve->lost = products->LostByWidth();
+  std::vector<MeasuredError> measured;
   EncoderLayer changed = layer;
-  changed.query = *std::move(q);
-  changed.key = *std::move(k);
-  profile->query_key.lost = products->LostByWidth();
-  absl::Status status = Weigh(index, changed, width, &profile->query_key);
-  if (!status.ok()) return status;
+  for (const int width : WidthsToMeasure(model_.shape.head_dim)) {
+    AffineMap narrow_query;
+    AffineMap narrow_key;
+    products->Reduce(width, &narrow_query, &narrow_key);
+    absl::StatusOr<Linear> q = ToLinear(narrow_query);
+    if (!q.ok()) return q.status();
+    absl::StatusOr<Linear> k = ToLinear(narrow_key);
+    if (!k.ok()) return k.status();
+    changed.query = *std::move(q);
+    changed.key = *std::move(k);
+    const absl::StatusOr<double> error = ErrorWith(index, changed);
+    if (!error.ok()) return error.status();
+    measured.push_back({width, *error});
+  }
+  FitCurve(measured, curve);
+  return absl::OkStatus();
+}
 
+absl::Status Profiler::ProfileValueOutput(int index,
+                                          const LayerMoments& moments,
+                                          LossCurve* curve) {
+  const EncoderLayer& layer = model_.layers[index];
   const DoubleMatrix prior = WeightOf(layer.attention_output);
-  auto outputs =
-      ValueOutputReduction::Create(moments.context, prior, heads, team_);
+  auto outputs = ValueOutputReduction::Create(moments.context, prior,
+                                              model_.shape.heads, team_);
   if (!outputs.ok()) return outputs.status();
-  AffineMap value = {WeightOf(layer.value), {}, BiasOf(layer.value)};
-  AffineMap output;
-  status = outputs->Reduce(width, team_, &value, &output);
-  if (!status.ok()) return status;
-  absl::StatusOr<Linear> v = ToLinear(value);
-  if (!v.ok()) return v.status();
-  absl::StatusOr<Linear> o = ToLinear(output);
-  if (!o.ok()) return o.status();
-  changed = layer;
-  changed.value = *std::move(v);
-  changed.attention_output = *std::move(o);
-  profile->value_output.lost = outputs->LostByWidth();
-  return Weigh(index, changed, width, &profile->value_output);
+  curve->lost = outputs->LostByWidth();
+  std::vector<MeasuredError> measured;
+  EncoderLayer changed = layer;
+  for (const int width : WidthsToMeasure(model_.shape.head_dim)) {
+    AffineMap value = {WeightOf(layer.value), {}, BiasOf(layer.value)};
+    AffineMap output;
+    absl::Status status = outputs->Reduce(width, team_, &value, &output);
+    if (!status.ok()) return status;
+    absl::StatusOr<Linear> v = ToLinear(value);
+    if (!v.ok()) return v.status();
+    absl::StatusOr<Linear> o = ToLinear(output);
+    if (!o.ok()) return o.status();
+    changed.value = *std::move(v);
+    changed.attention_output = *std::move(o);
+    const absl::StatusOr<double> error = ErrorWith(index, changed);
+    if (!error.ok()) return error.status();
+    measured.push_back({width, *error});
+  }
+  FitCurve(measured, curve);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<LayerProfile> Profiler::Profile(
@@ -273,8 +317,10 @@ absl::StatusOr<LayerProfile> Profiler::Profile(
   LayerProfile profile;
   absl::Status status = ProfileMatrices(index, *moments, &profile);
   if (!status.ok()) return status;
-  if (heads && HalfHeadDim(model_.shape.head_dim) > 0) {
-    status = ProfileHeads(index, *moments, &profile);
+  if (heads && !WidthsToMeasure(model_.shape.head_dim).empty()) {
+    status = ProfileQueryKey(index, *moments, &profile.query_key);
+    if (!status.ok()) return status;
+    status = ProfileValueOutput(index, *moments, &profile.value_output);
     if (!status.ok()) return status;
   }
   auto next =
@@ -286,26 +332,38 @@ absl::StatusOr<LayerProfile> Profiler::Profile(
 
 }  // namespace
 
-double MeanCosineError(const FloatMatrix& a, const FloatMatrix& b) {
-  double error = 0;
-  for (int i = 0; i < a.rows(); ++i) {
-    double aa = 0;
-    double bb = 0;
-    double ab = 0;
-    for (int j = 0; j < a.width(); ++j) {
-      const double x = a.row(i)[j];
-      const double y = b.row(i)[j];
-      aa += x * x;
-      bb += y * y;
-      ab += x * y;
-    }
-    error += 1 - (aa > 0 && bb > 0 ? ab / std::sqrt(aa * bb) : 0);
-  }
-  return a.rows() == 0 ? 0 : error / a.rows();
+double LossCurve::At(int rank) const {
+  return rank == 0 ? 0 : scale * std::pow(lost[rank], power);
 }
 
-int HalfHeadDim(int head_dim) {
-  return head_dim <= kStep ? 0 : (head_dim / 2 + kStep - 1) / kStep * kStep;
+void FitCurve(const std::vector<MeasuredError>& measured, LossCurve* curve) {
+  const MeasuredError& first = measured.front();
+  const double share = curve->lost[first.rank];
+  if (share <= 0) return;  // nothing is ever lost
+  if (measured.size() > 1) {
+    const MeasuredError& second = measured[1];
+    const double other = curve->lost[second.rank];
+    if (first.error > 0 && second.error > 0 && other > share) {
+      curve->power = std::clamp(
+          std::log(second.error / first.error) / std::log(other / share),
+          kLeastPower, kMostPower);
+    }
+  }
+  curve->scale = first.error / std::pow(share, curve->power);
+}
+
+double CosineError(const FloatMatrix& a, const FloatMatrix& b, int i) {
+  double aa = 0;
+  double bb = 0;
+  double ab = 0;
+  for (int j = 0; j < a.width(); ++j) {
+    const double x = a.row(i)[j];
+    const double y = b.row(i)[j];
+    aa += x * x;
+    bb += y * y;
+    ab += x * y;
+  }
+  return 1 - (aa > 0 && bb > 0 ? ab / std::sqrt(aa * bb) : 0);
 }
 
 absl::StatusOr<std::vector<LayerProfile>> ProfileEncoder(

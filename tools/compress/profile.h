@@ -19,11 +19,22 @@ struct LossCurve {
   // Share of the output's energy that is lost at each rank (of a matrix) or
   // width (of heads), from 0 on.
   std::vector<double> lost;
-  // Embedding error per share: measured with this matrix alone compressed.
-  double weight = 0;
+  // The embedding error with this matrix alone compressed: scale·lost^power.
+  double scale = 0;
+  double power = 1;
 
-  double At(int rank) const { return rank == 0 ? 0 : weight * lost[rank]; }
+  // 0, the dense matrix, loses nothing.
+  double At(int rank) const;
 };
+
+// The embedding error at a rank.
+struct MeasuredError {
+  int rank = 0;
+  double error = 0;
+};
+
+// Lays the curve through one or two measurements.
+void FitCurve(const std::vector<MeasuredError>& measured, LossCurve* curve);
 
 struct LayerProfile {
   std::array<LossCurve, kMatrixKinds> matrices;
@@ -31,21 +42,21 @@ struct LayerProfile {
 };
 
 // Runs the dense encoder over `calibration`. Each matrix is then replaced, by
-// itself, by factors of about half its parameters, and the embeddings of
-// `sample` are compared: losses are taken as additive and proportional to the
-// energy that is lost. `heads` says whether heads are narrowed, too. After each
-// layer `done` is called, which returns false to stop: CANCELLED.
+// itself, by factors of about half and of a quarter of its parameters, and the
+// embeddings of `sample` are compared: losses are taken as additive, each a
+// power of the share of the energy that is lost. `heads` says whether heads are
+// narrowed, too. After each layer `done` is called, which returns false to
+// stop: CANCELLED.
 absl::StatusOr<std::vector<LayerProfile>> ProfileEncoder(
     const Model& model, const std::vector<TokenBatch>& calibration,
     const TokenBatch& sample, bool heads,
     const std::function<bool(int layer)>& done, kernels::Team& team);
 
-// The mean over rows of 1 - cosine; both [rows, width].
-double MeanCosineError(const FloatMatrix& a, const FloatMatrix& b);
+// 1 - the cosine of rows `i`; both [rows, width].
+double CosineError(const FloatMatrix& a, const FloatMatrix& b, int i);
 
-// The width to which heads are narrowed by half, a multiple of 16; 0 if heads
-// are too narrow for that.
-int HalfHeadDim(int head_dim);
+// How often a layer's profile runs the rest of the encoder, at most.
+inline constexpr int kMeasurementsPerLayer = 16;
 
 }  // namespace svdserve
 

@@ -17,6 +17,19 @@ std::string FormName(const MatrixReport& m) {
                   : std::string("dense");
 }
 
+std::string Describe(const Candidate& candidate) {
+  return absl::StrFormat(
+      "%s (mean cosine %.4f, %.0f activation bytes a token)",
+      candidate.narrow_heads ? "narrower heads" : "factors alone",
+      candidate.held_out_cosine, candidate.activation_bytes_per_token);
+}
+
+nlohmann::ordered_json CandidateJson(const Candidate& candidate) {
+  return {{"narrow_heads", candidate.narrow_heads},
+          {"held_out_mean_cosine", candidate.held_out_cosine},
+          {"activation_bytes_per_token", candidate.activation_bytes_per_token}};
+}
+
 }  // namespace
 
 const char* MatrixKindName(MatrixKind kind) {
@@ -92,18 +105,23 @@ std::string CompressionReport::ToTable() const {
         "held-out text:    mean cosine %.4f with the dense model's "
         "embeddings, %d tokens\n",
         calibration->fit_tokens, calibration->seed, calibration->source,
-        calibration->held_out_cosine, calibration->held_out_tokens);
+        calibration->kept.held_out_cosine, calibration->held_out_tokens);
+  }
+  if (calibration && calibration->rejected) {
+    absl::StrAppendFormat(&table, "auto:             kept %s, rejected %s\n",
+                          Describe(calibration->kept),
+                          Describe(*calibration->rejected));
   }
   absl::StrAppendFormat(
       &table,
       "encoder matrices: %d parameters of %d kept, ratio %.6f (asked: %s %g)\n"
       "whole model:      %d parameters of %d kept, method %s, dtype %s\n"
-      "activations:      %.0f bytes a token on a GPU\n",
+      "activations:      %.0f bytes a token on a GPU, of %.0f when dense\n",
       kept_parameters(), dense_parameters(), kept_ratio(),
       BudgetName(budget.kind), budget.value,
       kept_parameters() + other_parameters,
       dense_parameters() + other_parameters, method, dtype,
-      activation_bytes_per_token);
+      activation_bytes_per_token, dense_activation_bytes_per_token);
   return table;
 }
 
@@ -120,13 +138,18 @@ std::string CompressionReport::ToJson() const {
                         {"encoder_matrices_kept", kept_parameters()},
                         {"others", other_parameters}};
   json["activation_bytes_per_token"] = activation_bytes_per_token;
+  json["dense_activation_bytes_per_token"] = dense_activation_bytes_per_token;
   if (calibration) {
     json["calibration"] = {
         {"source", calibration->source},
         {"seed", calibration->seed},
         {"fit_tokens", calibration->fit_tokens},
         {"held_out_tokens", calibration->held_out_tokens},
-        {"held_out_mean_cosine", calibration->held_out_cosine}};
+        {"held_out_mean_cosine", calibration->kept.held_out_cosine}};
+    if (calibration->rejected) {
+      json["calibration"]["kept"] = CandidateJson(calibration->kept);
+      json["calibration"]["rejected"] = CandidateJson(*calibration->rejected);
+    }
   }
   for (const LayerForm& form : forms) {
     nlohmann::ordered_json layer;

@@ -28,13 +28,22 @@ struct MatrixReport {
   double relative_error = 0;
 };
 
+// Compressed layers that a method made, and judged.
+struct Candidate {
+  bool narrow_heads = false;  // whether heads could be narrowed
+  // The mean cosine of held-out embeddings with the dense ones.
+  double held_out_cosine = 0;
+  double activation_bytes_per_token = 0;  // see ActivationBytesPerToken()
+};
+
 // Of the methods that calibrate.
 struct CalibrationReport {
   std::string source;
   uint64_t seed = 0;
   int fit_tokens = 0;
   int held_out_tokens = 0;
-  double held_out_cosine = 0;  // mean, with the dense model's embeddings
+  Candidate kept;
+  std::optional<Candidate> rejected;        // if `auto` compared two
   std::vector<std::string> held_out_texts;  // not in compression.json
 };
 
@@ -45,8 +54,10 @@ struct CompressionReport {
   std::vector<LayerForm> forms;        // [layers]
   std::vector<MatrixReport> matrices;  // by layer, then kind
   std::optional<CalibrationReport> calibration;
-  double activation_bytes_per_token = 0;  // see ActivationBytesPerToken()
-  int64_t other_parameters = 0;           // everything but the matrices
+  // See ActivationBytesPerToken().
+  double activation_bytes_per_token = 0;
+  double dense_activation_bytes_per_token = 0;
+  int64_t other_parameters = 0;  // everything but the matrices
 
   int64_t dense_parameters() const;  // of the matrices, before
   int64_t kept_parameters() const;   // of the matrices, after

@@ -9,8 +9,7 @@
 namespace svdserve {
 namespace {
 
-// Of the mean variance of an input: enough for calibration with fewer tokens
-// than inputs, and nothing beside what real inputs vary.
+// Of the mean variance of an input, for inputs that hardly vary.
 constexpr double kRidge = 1e-4;
 
 DoubleMatrix FirstColumns(const DoubleMatrix& a, int count) {
@@ -94,7 +93,7 @@ void Balance(DoubleMatrix* u, DoubleMatrix* v) {
 absl::StatusOr<WhitenedFit> FitWhitened(const Moments& moments,
                                         const DoubleMatrix& prior,
                                         const DoubleMatrix* metric,
-                                        kernels::Team& team) {
+                                        kernels::Team& team, double shrinkage) {
   const int in = moments.xx.rows;
   double ridge = kRidge * Trace(moments.xx) / in;
   if (!std::isfinite(ridge)) {
@@ -103,13 +102,14 @@ absl::StatusOr<WhitenedFit> FitWhitened(const Moments& moments,
   }
   if (ridge <= 0) ridge = 1;  // constant inputs say nothing: the prior
   DoubleMatrix g = moments.xx;
-  for (int i = 0; i < in; ++i) g.row(i)[i] += ridge;
-  absl::StatusOr<DoubleMatrix> lower = Cholesky(std::move(g));
-  if (!lower.ok()) return lower.status();
   DoubleMatrix s = moments.xt;
-  for (size_t i = 0; i < s.values.size(); ++i) {
-    s.values[i] += ridge * prior.values[i];
+  for (int i = 0; i < in; ++i) {
+    const double more = shrinkage * g.row(i)[i] + ridge;
+    g.row(i)[i] += more;
+    for (int j = 0; j < s.cols; ++j) s.row(i)[j] += more * prior.row(i)[j];
   }
+  const absl::StatusOr<DoubleMatrix> lower = Cholesky(std::move(g));
+  if (!lower.ok()) return lower.status();
   SolveLower(*lower, Transpose::kNo, &s, team);  // L⁻¹·C = Lᵀ·W*
 
   WhitenedFit fit;

@@ -42,13 +42,19 @@ struct WhitenedFit {
   AffineMap Truncate(int rank) const;
 };
 
+// What a sample says of how inputs vary together is believed the less the
+// higher the shrinkage: other text varies otherwise (README.md).
+inline constexpr double kShrinkage = 0.1;
+
 // `prior` [in, out] is what W is where the inputs say nothing: G and C get a
-// ridge that pulls towards it. If `metric` [out, out] is not null the error is
-// measured as E eᵀ·metric·e instead, which changes the truncation.
+// ridge that pulls towards it, on the diagonal a share `shrinkage` of each
+// input's variance. If `metric` [out, out] is not null the error is measured as
+// E eᵀ·metric·e instead, which changes the truncation.
 absl::StatusOr<WhitenedFit> FitWhitened(const Moments& moments,
                                         const DoubleMatrix& prior,
                                         const DoubleMatrix* metric,
-                                        kernels::Team& team);
+                                        kernels::Team& team,
+                                        double shrinkage = kShrinkage);
 
 // The same for a matrix on its own inputs, by what it gives: no moments [in,
 // in] are needed. `outputs` are of x·w + b, `mean_x` [in] is of its inputs.
