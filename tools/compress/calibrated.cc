@@ -93,8 +93,10 @@ double Mean(const std::vector<double>& values) {
 }
 
 // Narrower heads take more activation bytes than factors, which the GPU fuses,
-// and other text will differ from the held-out text: a gain counts if it is two
-// standard errors of the paired difference.
+// and other text will differ from the held-out text: what they gain counts if
+// it is a twentieth of the error and two standard errors of the difference.
+constexpr double kLeastGain = 0.05;
+
 bool IsClearlyBetter(const std::vector<double>& errors,
                      const std::vector<double>& than) {
   std::vector<double> gains;
@@ -106,7 +108,7 @@ bool IsClearlyBetter(const std::vector<double>& errors,
   const double count = static_cast<double>(gains.size());
   const double standard_error =
       std::sqrt(Mean(gains) / std::max(count - 1, 1.0));
-  return mean > 2 * standard_error;
+  return mean > std::max(kLeastGain * Mean(than), 2 * standard_error);
 }
 
 // One compression of a model, with what does not change from one attempt at a
