@@ -68,6 +68,7 @@ def row_of(method, ratio, seconds, model):
         "p5_cosine": fidelity["cosine"]["p5"],
         "recall_at_10": fidelity["neighbours"]["recall_at_10"],
         "spearman": fidelity["similarities"]["spearman"],
+        "activation_bytes_per_token": round(model["activation_bytes_per_token"]),
         "processor_seconds": round(seconds, 1),
     }
 
@@ -96,6 +97,7 @@ def main():
     facts = report["texts"]
     bench_common.write_result("compression", {
         "model": pathlib.Path(args.dense).name,
+        "dense_activation_bytes_per_token": round(report["dense"]["activation_bytes_per_token"]),
         "texts": {"count": facts["count"], "tokens": facts["tokens"], "truncated": facts["truncated"],
                   "of": f"{TOPICS} sentences of Python {sys.version_info.major}.{sys.version_info.minor}'s help topics "
                         f"(pydoc_data), {MIXED} texts of corpus.py in twenty languages, numbers and symbols"},
