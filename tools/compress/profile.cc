@@ -53,6 +53,13 @@ std::vector<double> LostByRank(const std::vector<double>& energies) {
   return lost;
 }
 
+absl::Status Put(const AffineMap& map, Linear* linear) {
+  absl::StatusOr<Linear> made = ToLinear(map);
+  if (!made.ok()) return made.status();
+  *linear = *std::move(made);
+  return absl::OkStatus();
+}
+
 // The moments of one layer of the dense encoder.
 struct LayerMoments {
   Moments attention_input, context, ffn_input;
@@ -86,6 +93,11 @@ class Profiler {
                                   LossCurve* curve);
   // Of the sample, with `changed` in place of layer `index`.
   absl::StatusOr<double> ErrorWith(int index, const EncoderLayer& changed);
+  // Lays the curve, whose losses are set, through the errors at `sizes`, ranks
+  // or widths. `change` makes the layer of a size.
+  using Change = std::function<absl::Status(int size, EncoderLayer* layer)>;
+  absl::Status MeasureAt(const std::vector<int>& sizes, int index,
+                         const Change& change, LossCurve* curve);
   absl::Status Measure(int index, const EncoderLayer& dense,
                        Linear EncoderLayer::*which, const WhitenedFit& fit,
                        LossCurve* curve);
@@ -179,22 +191,28 @@ absl::StatusOr<double> Profiler::ErrorWith(int index,
   return error / rows->rows();
 }
 
+absl::Status Profiler::MeasureAt(const std::vector<int>& sizes, int index,
+                                 const Change& change, LossCurve* curve) {
+  std::vector<MeasuredError> measured;
+  EncoderLayer changed = model_.layers[index];
+  for (const int size : sizes) {
+    if (absl::Status s = change(size, &changed); !s.ok()) return s;
+    const absl::StatusOr<double> error = ErrorWith(index, changed);
+    if (!error.ok()) return error.status();
+    measured.push_back({size, *error});
+  }
+  FitCurve(measured, curve);
+  return absl::OkStatus();
+}
+
 absl::Status Profiler::Measure(int index, const EncoderLayer& dense,
                                Linear EncoderLayer::*which,
                                const WhitenedFit& fit, LossCurve* curve) {
   curve->lost = LostByRank(fit.energies);
-  std::vector<MeasuredError> measured;
-  EncoderLayer changed = dense;
-  for (const int rank : RanksToMeasure(dense.*which)) {
-    absl::StatusOr<Linear> linear = ToLinear(fit.Truncate(rank));
-    if (!linear.ok()) return linear.status();
-    changed.*which = *std::move(linear);
-    const absl::StatusOr<double> error = ErrorWith(index, changed);
-    if (!error.ok()) return error.status();
-    measured.push_back({rank, *error});
-  }
-  FitCurve(measured, curve);
-  return absl::OkStatus();
+  const auto change = [&](int rank, EncoderLayer* layer) {
+    return Put(fit.Truncate(rank), &(layer->*which));
+  };
+  return MeasureAt(RanksToMeasure(dense.*which), index, change, curve);
 }
 
 absl::Status Profiler::ProfileMatrices(int index, const LayerMoments& moments,
@@ -251,24 +269,16 @@ absl::Status Profiler::ProfileQueryKey(int index, const LayerMoments& moments,
                                             model_.shape.heads, team_);
   if (!products.ok()) return products.status();
   curve->lost = products->LostByWidth();
-  std::vector<MeasuredError> measured;
-  EncoderLayer changed = layer;
-  for (const int width : WidthsToMeasure(model_.shape.head_dim)) {
+  const auto change = [&](int width, EncoderLayer* changed) {
     AffineMap narrow_query;
     AffineMap narrow_key;
     products->Reduce(width, &narrow_query, &narrow_key);
-    absl::StatusOr<Linear> q = ToLinear(narrow_query);
-    if (!q.ok()) return q.status();
-    absl::StatusOr<Linear> k = ToLinear(narrow_key);
-    if (!k.ok()) return k.status();
-    changed.query = *std::move(q);
-    changed.key = *std::move(k);
-    const absl::StatusOr<double> error = ErrorWith(index, changed);
-    if (!error.ok()) return error.status();
-    measured.push_back({width, *error});
-  }
-  FitCurve(measured, curve);
-  return absl::OkStatus();
+    absl::Status status = Put(narrow_query, &changed->query);
+    status.Update(Put(narrow_key, &changed->key));
+    return status;
+  };
+  return MeasureAt(WidthsToMeasure(model_.shape.head_dim), index, change,
+                   curve);
 }
 
 absl::Status Profiler::ProfileValueOutput(int index,
@@ -280,25 +290,17 @@ absl::Status Profiler::ProfileValueOutput(int index,
                                               model_.shape.heads, team_);
   if (!outputs.ok()) return outputs.status();
   curve->lost = outputs->LostByWidth();
-  std::vector<MeasuredError> measured;
-  EncoderLayer changed = layer;
-  for (const int width : WidthsToMeasure(model_.shape.head_dim)) {
+  const auto change = [&](int width, EncoderLayer* changed) {
     AffineMap value = {WeightOf(layer.value), {}, BiasOf(layer.value)};
     AffineMap output;
     absl::Status status = outputs->Reduce(width, team_, &value, &output);
     if (!status.ok()) return status;
-    absl::StatusOr<Linear> v = ToLinear(value);
-    if (!v.ok()) return v.status();
-    absl::StatusOr<Linear> o = ToLinear(output);
-    if (!o.ok()) return o.status();
-    changed.value = *std::move(v);
-    changed.attention_output = *std::move(o);
-    const absl::StatusOr<double> error = ErrorWith(index, changed);
-    if (!error.ok()) return error.status();
-    measured.push_back({width, *error});
-  }
-  FitCurve(measured, curve);
-  return absl::OkStatus();
+    status = Put(value, &changed->value);
+    status.Update(Put(output, &changed->attention_output));
+    return status;
+  };
+  return MeasureAt(WidthsToMeasure(model_.shape.head_dim), index, change,
+                   curve);
 }
 
 absl::StatusOr<LayerProfile> Profiler::Profile(
